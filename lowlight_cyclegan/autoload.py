@@ -1,0 +1,74 @@
+"""Import hooks. They run at the start of Python, so this module imports nothing but sys.
+
+- ``torchvision.transforms.functional_tensor`` was removed in torchvision 0.17; BasicSR <= 1.4.2 imports one function
+  from it and cannot be imported without. Where nobody else has the module, a stand-in is given.
+- After `enable()`, which the line installed by ``lowlight-cyclegan attach`` calls, the plugin registers itself as soon
+  as basicsr is imported.
+"""
+import sys
+
+FUNCTIONAL_TENSOR = 'torchvision.transforms.functional_tensor'
+TOOLBOX_HALF = tuple(f'lowlight_cyclegan.{part}' for part in ('archs', 'data', 'metrics', 'models'))
+
+
+class ImportHook:
+    """Meta path finder and loader for the two modules named above; of no effect on any other."""
+
+    registers = False
+
+    def find_spec(self, name, path=None, target=None):
+        if name != FUNCTIONAL_TENSOR and not (name == 'basicsr' and self.registers):
+            return None
+        specs = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, specs), None)
+        if name == FUNCTIONAL_TENSOR:
+            return spec or type(sys.__spec__)(name, self)
+        if spec is not None and spec.loader is not None:
+            self.register_after(spec.loader)
+        return spec
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        from torchvision.transforms.functional import rgb_to_grayscale
+        module.rgb_to_grayscale = rgb_to_grayscale
+
+    @staticmethod
+    def register_after(loader):
+        load = loader.exec_module
+
+        def exec_module(module):
+            load(module)
+            register()
+
+        loader.exec_module = exec_module
+
+
+def register():
+    """Register the plugin. It must not break an `import basicsr` that has nothing to do with it."""
+    if 'lowlight_cyclegan.compat' in sys.modules:
+        return  # it is what asked for basicsr, on the way to register
+    try:
+        from . import compat, plugin
+        compat.apply()
+        # When one of these asked for basicsr it is half imported now; parse_options registers the rest.
+        if not any(name in sys.modules for name in TOOLBOX_HALF):
+            plugin.register()
+    except Exception as error:
+        import warnings
+        warnings.warn(f'lowlight_cyclegan is attached but cannot register: {error!r}', stacklevel=2)
+
+
+hook = ImportHook()
+
+
+def install():
+    """Put the hook first among Python's finders, once."""
+    if hook not in sys.meta_path:
+        sys.meta_path.insert(0, hook)
+
+
+def enable():
+    """Register the plugin whenever basicsr is imported from now on."""
+    hook.registers = True

@@ -1,0 +1,95 @@
+"""The console command ``lowlight-cyclegan`` and the flags it shares with BasicSR's scripts. Imports stay light."""
+import argparse
+import sys
+
+
+def run_parser(prog=None):
+    """Parser of BasicSR's flags for training and testing."""
+    parser = argparse.ArgumentParser(prog=prog or _prog())
+    add_run_flags(parser)
+    return parser
+
+
+def add_run_flags(parser):
+    parser.add_argument('-opt', required=True, metavar='FILE.yml', help='option file')
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='pytorch: started by torchrun')
+    parser.add_argument(
+        '--auto_resume', action='store_true', help='continue from the newest complete checkpoint, if there is one')
+    parser.add_argument('--debug', action='store_true', help='short intervals, experiment named debug_...')
+    parser.add_argument(
+        '--force_yml', nargs='+', default=None, metavar='KEY=VALUE',
+        help='override options, for example train:total_iter=100 datasets:train:batch_size_per_gpu=2')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def _prog():
+    spec = getattr(sys.modules['__main__'], '__spec__', None)
+    return f'python -m {spec.name}' if spec is not None else None
+
+
+def _run(module):
+    """A command that hands its flags over to ``python -m lowlight_cyclegan.<module>``."""
+
+    def command(args):
+        from importlib import import_module
+        sys.argv = [f'lowlight-cyclegan {module}', *sys.argv[2:]]
+        import_module(f'lowlight_cyclegan.{module}').main()
+
+    return command
+
+
+def _attach(args):
+    from .plugin import attach
+    attach(args.directory, args.force)
+
+
+def _detach(args):
+    from .plugin import detach
+    detach(args.directory)
+
+
+def _info(args):
+    from .plugin import info
+    info()
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(
+        prog='lowlight-cyclegan', description='Low-light image enhancement with an attention CycleGAN, on BasicSR.')
+    parser.add_argument('--version', action='store_true', help='print the version')
+    commands = parser.add_subparsers(title='commands', metavar='COMMAND')
+
+    def add(name, command, text):
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + '.')
+        sub.set_defaults(command=command)
+        return sub
+
+    add_run_flags(add('train', _run('train'), 'train from an option file; results go to ./experiments'))
+    add_run_flags(add('test', _run('test'), 'enhance and measure from an option file; results go to ./results'))
+
+    sub = add('attach', _attach, "make BasicSR's own commands (python basicsr/train.py) see this plugin in a folder")
+    sub.add_argument('directory', nargs='?', default='.', help='BasicSR source tree or any folder. Default: this one')
+    sub.add_argument('--force', action='store_true', help='overwrite option files that differ from ours')
+
+    sub = add('detach', _detach, 'undo attach')
+    sub.add_argument('directory', nargs='?', default='.', help='attached folder. Default: this one')
+
+    add('info', _info, 'show versions, paths and what is registered in BasicSR')
+    return parser
+
+
+def main(argv=None):
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.version:
+        from . import __version__
+        print(__version__)
+    elif not hasattr(args, 'command'):
+        parser.print_help()
+    else:
+        args.command(args)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,242 @@
+import cv2
+import numpy as np
+import torch
+from basicsr.utils import get_root_logger
+from basicsr.utils.registry import DATASET_REGISTRY
+from torch.utils import data as data
+
+from lowlight_cyclegan.data.data_sampler import SampleIndex
+from lowlight_cyclegan.data.data_util import FileReader, decode_image, map_threaded, read_name_list, scan_images
+from lowlight_cyclegan.registry import register_once
+
+__all__ = ['UnpairedImageDataset']
+
+# independent random streams under one manual_seed
+_AUGMENTATION, _NORMAL_ORDER = 0, 1
+_CHUNK_BYTES = 2**26
+
+
+def _height_width(size):
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+class _ImageSet:
+    """The images of one domain, read from disk or LMDB, or held in RAM.
+
+    Pixels in RAM lie in a few large uint8 tensors: forked workers read the parent's pages, spawned workers receive
+    the tensors through shared memory (one handle each, where one per image could exceed the limit of open files),
+    and a crop is a slice.
+    """
+
+    def __init__(self, key, opt):
+        self.key = key
+        self.root = opt[f'dataroot_{key}']
+        self.crop = _height_width(opt['gt_size'])
+        self.resize = opt.get('resize')
+        self.chunks = []
+        self.places = []  # (chunk, start, height, width) of each image in RAM
+
+        images = scan_images(self.root, f'dataroot_{key}', opt['io_backend'])
+        self.reader = FileReader(opt['io_backend'], {key: self.root})
+        excluded = set(read_name_list(opt['exclude_names'], 'exclude_names')) if opt.get('exclude_names') else set()
+        self.paths = [path for name, path in images if name not in excluded]
+        self.num_excluded = len(images) - len(self.paths)
+        if not self.paths:
+            raise SystemExit(f"dataroot_{key}: exclude_names leaves no image in '{self.root}'")
+        if excluded and not self.num_excluded:
+            get_root_logger().warning(f"dataroot_{key}: none of the {len(excluded)} names of '{opt['exclude_names']}' "
+                                      f"is in '{self.root}'; nothing is excluded")
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        """Image as (3, h, w) uint8 RGB tensor; at least as large as gt_size."""
+        if not self.places:
+            return self.read(self.paths[index])
+        chunk, start, h, w = self.places[index]
+        return self.chunks[chunk][start:start + 3 * h * w].view(3, h, w)
+
+    def read(self, path):
+        """Read, decode, reduce and pad one image: (3, h, w) uint8 RGB tensor. Raises ValueError for a bad file."""
+        try:
+            img = decode_image(self.reader.get(path, self.key))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"dataroot_{self.key}: '{path}' cannot be read ({error})") from None
+
+        if self.resize:
+            h, w = img.shape[:2]
+            if isinstance(self.resize, int):
+                scale = min(1, self.resize / min(h, w))
+                h, w = round(h * scale), round(w * scale)
+            else:
+                h, w = self.resize
+            img = cv2.resize(img, (w, h), interpolation=cv2.INTER_AREA)
+
+        missing_h, missing_w = (max(0, crop - side) for crop, side in zip(self.crop, img.shape[:2]))
+        if missing_h or missing_w:  # np.pad reflects as often as needed, cv2 and torch do not
+            img = np.pad(img, ((missing_h // 2, missing_h - missing_h // 2),
+                               (missing_w // 2, missing_w - missing_w // 2), (0, 0)), mode='reflect')
+        return torch.from_numpy(np.ascontiguousarray(img[..., ::-1].transpose(2, 0, 1)))
+
+    def scan(self, budget):
+        """Decode every image once: drop the unreadable ones and, as long as they fit the budget, keep the pixels.
+
+        Args:
+            budget (int): Bytes of pixels to keep at most.
+
+        Returns:
+            int: Bytes of all readable images.
+        """
+
+        def try_read(path):
+            try:
+                return self.read(path)
+            except ValueError as error:
+                return error
+
+        paths, size = [], 0
+        for path, img in zip(self.paths, map_threaded(try_read, self.paths), strict=True):
+            if isinstance(img, ValueError):
+                get_root_logger().warning(f'{img}: skipped')
+                continue
+            paths.append(path)
+            size += img.numel()
+            if size <= budget:
+                self._hold(img)
+            else:
+                self.release()
+        if not paths:
+            raise SystemExit(f"dataroot_{self.key}: none of the {len(self.paths)} images in '{self.root}' can be read")
+        self.paths = paths
+        return size
+
+    def _hold(self, img):
+        """Copy an image into the last chunk, or into a new one where it does not fit."""
+        if not self.chunks or self.end + img.numel() > self.chunks[-1].numel():
+            self.chunks.append(torch.empty(max(_CHUNK_BYTES, img.numel()), dtype=torch.uint8))
+            self.end = 0
+        self.chunks[-1][self.end:self.end + img.numel()] = img.view(-1)
+        self.places.append((len(self.chunks) - 1, self.end, *img.shape[1:]))
+        self.end += img.numel()
+
+    def release(self):
+        """Give the RAM back; images are read from disk or LMDB from now on."""
+        self.chunks.clear()
+        self.places.clear()
+
+
+@register_once(DATASET_REGISTRY)
+class UnpairedImageDataset(data.Dataset):
+    """Random crops of low-light images and of unrelated normal-light images, for training.
+
+    Index i gives low image i. The normal image is drawn independently of it: the draws of an epoch run through
+    random permutations of the normal images, so that all of them are used equally often. Crops and flips of the two
+    are independent as well.
+
+    With an index of EpochSampler a sample is a pure function of manual_seed, epoch and draw, whatever the workers
+    and ranks. A plain int gives a fresh sample from torch's generator.
+
+    All images are decoded once at the start, in threads: a file that cannot be read is reported and left out before
+    the run begins, whether or not the pixels are kept in RAM afterwards.
+
+    Args:
+        opt (dict): Config for train datasets. It contains the following keys:
+            dataroot_lq (str): Folder or LMDB of low-light images.
+            dataroot_gt (str): Folder or LMDB of normal-light images.
+            io_backend (dict): IO backend type (disk | lmdb) and its own options.
+            gt_size (int | list[int]): Crops: side of a square, or [h, w]. Smaller images are reflect-padded.
+            use_hflip (bool): Use horizontal flips.
+            use_rot (bool): Use rotation (vertical flip and transposing h and w for implementation). Default: False.
+            resize (int | list[int]): Reduce images before cropping (area interpolation): an int is the length of the
+                shorter side, smaller images stay as they are; [h, w] is the exact size. Default: None.
+            exclude_names (str): List file of names (without extension) to leave out in both folders. Default: None.
+            cache (bool): Keep the decoded images in RAM, shared by the workers. Default: True.
+            cache_limit_gb (float): Largest cache in GB (1e9 bytes); beyond it images are read from disk. Default: 8.
+            manual_seed (int): Seed of all random choices. Default: 0.
+            phase (str): 'train'.
+
+    Returns (of an index):
+        dict: lq, gt: uint8 RGB tensors (3, h, w) of the crop in [0, 255]; lq_path, gt_path: str; epoch: int.
+
+    Raises:
+        SystemExit: One line, for a missing folder, a folder without a usable image, or a wrong option.
+    """
+
+    def __init__(self, opt):
+        super().__init__()
+        if opt['phase'] != 'train':
+            raise SystemExit(f"UnpairedImageDataset: phase '{opt['phase']}' is not supported, it gives random crops; "
+                             'validate with PairedImageDataset, PairedNameListDataset or SingleImageDataset')
+        for key, meaning in (('gt_size', 'the side of square crops'), ('resize', 'the shorter side')):
+            size = opt.get(key)
+            sides = size if isinstance(size, (list, tuple)) and len(size) == 2 else [size]
+            if size is not None and not all(type(side) is int and side > 0 for side in sides):
+                raise SystemExit(f'{key}: {size} is neither {meaning} in pixels nor [height, width]')
+        if opt.get('use_rot') and not isinstance(opt['gt_size'], int):
+            raise SystemExit(f"use_rot: needs square crops, gt_size is {opt['gt_size']}")
+        self.opt = opt
+        self.crop = _height_width(opt['gt_size'])
+        self.use_hflip = opt['use_hflip']
+        self.use_rot = opt.get('use_rot', False)
+        self.seed = (opt.get('manual_seed') or 0) % 2**64
+        self.low, self.normal = _ImageSet('lq', opt), _ImageSet('gt', opt)
+        self._load(opt.get('cache', True), opt.get('cache_limit_gb', 8))
+        self._order = None, None
+
+    def _load(self, cache, limit_gb):
+        logger = get_root_logger()
+        limit = int(limit_gb * 1e9) if cache else 0
+        size = self.low.scan(limit)
+        size += self.normal.scan(limit - size)
+        where = f'{size / 1e9:.2f} GB decoded'
+        if cache and size <= limit:
+            where += ', held in RAM'
+        elif cache:
+            self.low.release()
+            logger.warning(f'The images take {where}, more than cache_limit_gb: {limit_gb}; they are read from '
+                           f"{self.opt['io_backend']['type']} instead. Raise the limit, or reduce them with resize.")
+        logger.info(f'{len(self.low)} low images ({self.low.num_excluded} excluded), {len(self.normal)} normal images '
+                    f'({self.normal.num_excluded} excluded), {where}')
+
+    def __len__(self):
+        return len(self.low)
+
+    def _generator(self, stream, epoch, draw):
+        # Philox is counter-based: each (stream, draw, epoch) owns 2^64 blocks of the seed's sequence
+        return np.random.Generator(np.random.Philox(key=self.seed, counter=[0, stream, draw, epoch]))
+
+    def _normal_index(self, epoch, draw):
+        num = len(self.normal)
+        turn = epoch, draw // num
+        if self._order[0] != turn:
+            self._order = turn, self._generator(_NORMAL_ORDER, *turn).permutation(num)
+        return self._order[1][draw % num]
+
+    def __getitem__(self, index):
+        if isinstance(index, SampleIndex):
+            epoch = index.epoch
+            rng = self._generator(_AUGMENTATION, epoch, index.draw)
+            normal_index = self._normal_index(epoch, index.draw)
+        else:
+            epoch = 0
+            rng = np.random.default_rng(torch.randint(2**62, ()).item())
+            normal_index = rng.integers(len(self.normal))
+        return {
+            'lq': self._augment(self.low[index], rng),
+            'gt': self._augment(self.normal[normal_index], rng),
+            'lq_path': self.low.paths[index],
+            'gt_path': self.normal.paths[normal_index],
+            'epoch': epoch
+        }
+
+    def _augment(self, img, rng):
+        """Random crop, flips and transpose of (3, h, w); the result never shares memory with img."""
+        h, w = self.crop
+        top, left = (int(rng.integers(side - crop + 1)) for side, crop in zip(img.shape[1:], self.crop))
+        hflip, vflip, rot90 = rng.random(3) < 0.5
+        crop = img[:, top:top + h, left:left + w]
+        if self.use_rot and rot90:
+            crop = crop.transpose(1, 2)
+        dims = [dim for dim, flip in ((1, self.use_rot and vflip), (2, self.use_hflip and hflip)) if flip]
+        return crop.flip(dims).contiguous() if dims else crop.clone(memory_format=torch.contiguous_format)

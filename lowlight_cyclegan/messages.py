@@ -1,0 +1,32 @@
+"""What a run says to its user: once, not once for every process."""
+import difflib
+import logging
+import os
+
+
+def fail(*lines):
+    """End the run with these lines (exit status 1).
+
+    Raises:
+        SystemExit: Always. Its text is left to rank 0.
+    """
+    raise SystemExit('\n'.join(lines) if _is_first() else 1)
+
+
+def warn(line):
+    """Say something that does not end the run."""
+    if _is_first():
+        logging.getLogger('lowlight_cyclegan').warning(line)
+
+
+def nearest(name, names):
+    """``', did you mean X?'`` with the nearest of the names; where none is near, all of them if they are few."""
+    names = sorted(map(str, names))
+    near = difflib.get_close_matches(str(name), names, n=1)
+    if near:
+        return f', did you mean {near[0]}?'
+    return f', known: {", ".join(names)}' if 0 < len(names) <= 12 else ''
+
+
+def _is_first():
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'

@@ -1,0 +1,229 @@
+"""Checks of our model's options before a run touches anything: what is wrong is said at once, a line for each.
+
+Keys of networks, losses, metrics, optimizers and schedules are compared with the signatures of what they go to. The
+pictures themselves are decoded by the datasets, which name the files that cannot be read.
+"""
+import inspect
+import os
+import torch
+from basicsr.models import lr_scheduler
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
+from os import path as osp
+
+from .data.data_util import IMAGE_EXTENSIONS, read_name_list
+from .messages import fail, nearest
+from .models.lr_scheduler import LinearDecayLR
+
+NETWORKS = ('network_g', 'network_f', 'network_d_a', 'network_d_b')
+SCHEDULERS = {
+    'LinearDecayLR': LinearDecayLR,
+    'MultiStepLR': lr_scheduler.MultiStepRestartLR,
+    'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
+    'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR,
+}
+
+# Known keys.
+TOP = {'name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'amp', 'datasets', 'path', 'train', 'val', 'logger',
+       'dist_params', *NETWORKS}
+PATH = {'resume_state', 'ignore_resume_networks', 'experiments_root', 'results_root'}
+PATH |= {f'pretrain_{network}' for network in NETWORKS}
+PATH |= {f'{key}_{network[len("network_"):]}' for network in NETWORKS for key in ('strict_load', 'param_key')}
+TRAIN = {'optim_g', 'optim_d', 'scheduler', 'total_iter', 'warmup_iter', 'ema_decay', 'pool_size', 'gan_opt',
+         'cycle_opt', 'identity_opt', 'nan_policy', 'nan_limit',
+         'detach_exposure', 'cycle_jitter'}
+VAL = {'val_freq', 'save_img', 'suffix', 'pbar', 'metrics'}
+LOGGER = {'print_freq', 'save_checkpoint_freq', 'keep_last', 'keep_best', 'use_tb_logger', 'wandb'}
+
+LOADER = {'num_worker_per_gpu', 'batch_size_per_gpu', 'dataset_enlarge_ratio', 'persistent_workers', 'prefetch_mode',
+          'num_prefetch_queue', 'pin_memory'}
+PAIRED = {'name', 'type', 'dataroot_lq', 'dataroot_gt', 'io_backend', 'filename_tmpl', 'mean', 'std', 'pin_memory'}
+DATASETS = {
+    'UnpairedImageDataset': LOADER | {
+        'name', 'type', 'dataroot_lq', 'dataroot_gt', 'io_backend', 'gt_size', 'use_hflip', 'use_rot', 'resize',
+        'exclude_names', 'cache', 'cache_limit_gb', 'manual_seed'},
+    'PairedNameListDataset': PAIRED | {'names', 'color'},
+    'PairedImageDataset': PAIRED | {'meta_info_file', 'color'},
+    'SingleImageDataset': PAIRED - {'dataroot_gt', 'filename_tmpl'} | {'meta_info_file', 'color'},
+}
+
+# Keys that a section needs once it is there; values where not every one makes sense.
+NEEDED = {
+    'train': ('optim_g', 'optim_d', 'scheduler', 'total_iter', 'gan_opt', 'cycle_opt'),
+    'logger': ('print_freq', 'save_checkpoint_freq', 'use_tb_logger'),
+    'datasets:train': ('num_worker_per_gpu', 'batch_size_per_gpu', 'gt_size', 'use_hflip'),
+    'val': ('val_freq', 'save_img'),
+}
+ONE_OF = {'amp': ('bf16', ), 'train:nan_policy': ('stop', 'skip')}
+AT_LEAST = {
+    'manual_seed': 0, 'train:total_iter': 1, 'train:pool_size': 0, 'train:nan_limit': 0, 'logger:print_freq': 1,
+    'logger:save_checkpoint_freq': 1, 'logger:keep_last': 1, 'val:val_freq': 1, 'datasets:train:num_worker_per_gpu': 0,
+    'datasets:train:batch_size_per_gpu': 1, 'datasets:train:dataset_enlarge_ratio': 1,
+}
+
+
+def check(opt, is_train):
+    """Check the options of our model.
+
+    Args:
+        opt (dict): Options as the file and ``--force_yml`` give them.
+        is_train (bool): For training or for testing.
+
+    Raises:
+        SystemExit: One line for each problem.
+    """
+    problems = list(_problems(opt, is_train))
+    if problems:
+        fail(*dict.fromkeys(problems))
+
+
+def _problems(opt, is_train):
+    yield from _unknown('', opt, TOP)
+    for key, known in (('path', PATH), ('train', TRAIN), ('val', VAL), ('logger', LOGGER)):
+        section = opt.get(key)
+        if isinstance(section, dict):
+            yield from _unknown(key, section, known)
+        elif section is not None:
+            yield f'{key}: is no section, found {section!r}'
+        elif key == 'path' or key in (('train', 'logger') if is_train else ('val', )):
+            yield f'{key}: the section is missing'
+    for section, keys in NEEDED.items():
+        for key in keys:
+            if isinstance(_get(opt, section), dict) and _get(opt, f'{section}:{key}') is None:
+                if is_train or (section, key) == ('val', 'save_img'):
+                    yield f'{section}:{key}: is missing'
+    for key, values in ONE_OF.items():
+        if _get(opt, key) not in (None, *values):
+            yield f'{key}: {_get(opt, key)!r} is not known{nearest(_get(opt, key), values)}'
+    keep_best = _get(opt, 'logger:keep_best')
+    if keep_best and keep_best not in (_get(opt, 'val:metrics') or ()):
+        yield f'logger:keep_best: {keep_best!r} is no metric of val:metrics'
+    for key, least in AT_LEAST.items():
+        value = _get(opt, key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < least):
+            yield f'{key}: must be a number of at least {least}, found {value!r}'
+
+    for key in NETWORKS if is_train else NETWORKS[:1]:
+        yield from _built(opt, key, ARCH_REGISTRY, needed=True)
+    if is_train:
+        for key in ('gan_opt', 'cycle_opt', 'identity_opt'):
+            yield from _built(opt, f'train:{key}', LOSS_REGISTRY)
+        optimizers = {k: v for k, v in vars(torch.optim).items() if inspect.isclass(v)}
+        for key in ('optim_g', 'optim_d'):
+            yield from _built(opt, f'train:{key}', optimizers, given={'params'})
+        yield from _built(opt, 'train:scheduler', SCHEDULERS, given={'optimizer', 'total_iter', 'last_epoch'})
+    for name in _get(opt, 'val:metrics') or ():
+        yield from _built(opt, f'val:metrics:{name}', METRIC_REGISTRY, given={'img', 'img2'}, also={'better'})
+
+    for key in NETWORKS:
+        path = _get(opt, f'path:pretrain_{key}')
+        if path and not osp.isfile(osp.expanduser(path)):
+            yield f'path:pretrain_{key}: no such file: {path}'
+    if not is_train and not _get(opt, 'path:pretrain_network_g'):
+        yield 'path:pretrain_network_g: is missing, there is nothing to test'
+    yield from _dataset_problems(opt, is_train)
+
+
+def _dataset_problems(opt, is_train):
+    datasets = opt.get('datasets')
+    if not isinstance(datasets, dict) or not datasets or is_train and 'train' not in datasets:
+        yield f"datasets{':train' if is_train and datasets else ''}: is missing"
+        return
+    for phase, dataset in datasets.items():
+        where = f'datasets:{phase}'
+        if phase.split('_')[0] not in (('train', 'val') if is_train else ('val', 'test')) or phase.startswith('train_'):
+            yield f'{where}: no such phase here{nearest(phase, ("train", "val") if is_train else ("test", "val"))}'
+        elif not isinstance(dataset, dict):
+            yield f'{where}: is no section, found {dataset!r}'
+        elif dataset.get('type') not in DATASET_REGISTRY:
+            yield f"{where}:type: {dataset.get('type')!r} is not known{nearest(dataset.get('type'), DATASETS)}"
+        elif dataset['type'] in DATASETS:
+            yield from _unknown(where, dataset, DATASETS[dataset['type']] | {'phase', 'scale'})
+            if not dataset.get('name'):
+                yield f'{where}:name: is missing'
+            yield from _file_problems(where, dataset)
+
+
+def _file_problems(where, dataset):
+    """Missing folders, folders without images, lists that cannot be read, names without a file."""
+    kind = dataset['type']
+    io_backend = dataset.get('io_backend')
+    if not isinstance(io_backend, dict) or io_backend.get('type') not in ('disk', 'lmdb'):
+        yield f'{where}:io_backend: needs type: disk or type: lmdb'
+        return
+    stems = {}
+    for key in ('lq', 'gt') if 'dataroot_gt' in DATASETS[kind] else ('lq', ):
+        folder = dataset.get(f'dataroot_{key}')
+        label = f'{where}:dataroot_{key}'
+        if not isinstance(folder, str):
+            yield f'{label}: is missing'
+        elif not osp.isdir(osp.expanduser(folder)):
+            yield f'{label}: no such folder: {folder}'
+        elif io_backend['type'] == 'disk':
+            names = os.listdir(osp.expanduser(folder))
+            stems[key] = {osp.splitext(name)[0] for name in names
+                          if name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith('.')}
+            if not stems[key]:
+                yield f'{label}: no image ({", ".join(IMAGE_EXTENSIONS)}) in {folder}'
+    lists = {}
+    for key in {'names', 'exclude_names', 'meta_info_file'} & dataset.keys():
+        if dataset[key] is not None:
+            try:
+                lists[key] = read_name_list(dataset[key], f'{where}:{key}')
+            except SystemExit as error:
+                yield str(error)
+    if kind in ('PairedNameListDataset', 'PairedImageDataset') and 'meta_info_file' not in lists and len(stems) == 2:
+        lq_names = {name: dataset.get('filename_tmpl', '{}').format(name) for name in lists.get('names', stems['gt'])}
+        if kind == 'PairedNameListDataset' and 'names' not in lists:
+            return  # takes what the folders have in common
+        yield from _missing(f'{where}:dataroot_gt', [n for n in lq_names if n not in stems['gt']], dataset)
+        yield from _missing(f'{where}:dataroot_lq', [n for n in lq_names.values() if n not in stems['lq']], dataset)
+        if kind == 'PairedImageDataset':
+            yield from _missing(f'{where}:dataroot_gt', stems['lq'] - set(lq_names.values()), dataset)
+
+
+def _missing(label, names, dataset):
+    names = sorted(names)
+    if names:
+        shown = ', '.join(names[:5]) + (f' and {len(names) - 5} more' if len(names) > 5 else '')
+        yield f"{label}: no picture named {shown} in {dataset[label.split(':')[-1]]}, so the pairs are incomplete"
+
+
+def _built(opt, key, registry, needed=False, given=frozenset(), also=frozenset()):
+    """Problems of a section whose ``type`` names something to call with its other keys."""
+    section = _get(opt, key)
+    if section is None:
+        if needed:
+            yield f'{key}: the section is missing'
+        return
+    if not isinstance(section, dict) or 'type' not in section:
+        yield f'{key}: needs a type'
+        return
+    names = dict(registry) if isinstance(registry, dict) else dict(iter(registry))
+    name = section['type']
+    if name not in names:
+        yield f'{key}:type: {name!r} is not known{nearest(name, names)}'
+        return
+    parameters = inspect.signature(names[name]).parameters
+    known = {p.name for p in parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)} - given
+    passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    # BasicSR's metrics take **kwargs and drop them: only calculate_pyiqa does something with them.
+    if not passes_on or registry is METRIC_REGISTRY and name != 'calculate_pyiqa':
+        yield from _unknown(key, section, known | also | {'type'})
+    for parameter in parameters.values():
+        if parameter.name in known - section.keys() and parameter.default is parameter.empty:
+            yield f'{key}:{parameter.name}: is missing'
+    lr = section.get('lr')
+    if lr is not None and (isinstance(lr, bool) or not isinstance(lr, (int, float))):
+        yield f'{key}:lr: must be a number, found {lr!r}'
+
+
+def _unknown(where, section, known):
+    for key in section:
+        if key not in known:
+            yield f'{where}:{key}: unknown key{nearest(key, known)}'.lstrip(':')
+
+
+def _get(opt, path):
+    for key in path.split(':'):
+        opt = opt.get(key) if isinstance(opt, dict) else None
+    return opt

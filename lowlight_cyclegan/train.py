@@ -1,0 +1,32 @@
+"""Train from an option file: ``python -m lowlight_cyclegan.train -opt options/train_lol.yml``.
+
+BasicSR's train_pipeline and flags; ./experiments takes what it writes.
+"""
+import os
+import re
+
+from .cli import run_parser
+
+
+def main():
+    run_parser().parse_known_args()  # --help and wrong flags answer before torch is loaded
+    try:
+        from . import register
+        register()
+        from basicsr.train import train_pipeline
+        train_pipeline(os.getcwd())
+    except KeyboardInterrupt:
+        raise SystemExit('Interrupted.') from None
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        if 'DataLoader worker' in reason:
+            raise SystemExit(f'{reason} If memory ran out, lower num_worker_per_gpu. '
+                             'Continue with --auto_resume.') from None
+        if re.search('gloo|NCCL', str(error)):
+            raise SystemExit(f'Lost another process of this run, whose own message says why ({reason}). '
+                             'Continue with --auto_resume.') from None
+        raise
+
+
+if __name__ == '__main__':
+    main()

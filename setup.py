@@ -1,0 +1,49 @@
+import re
+from pathlib import Path
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+PYIQA = ['pyiqa>=0.1.10']  # its licence is non-commercial: opted into, never pulled in by the plain install
+TEST = ['pytest>=7', 'ruff']
+
+
+def read_version():
+    text = (ROOT / 'lowlight_cyclegan' / '__init__.py').read_text(encoding='utf-8')
+    return re.search(r"^__version__ = '(.+)'$", text, re.MULTILINE).group(1)
+
+
+setup(
+    name='lowlight_cyclegan',
+    version=read_version(),
+    description='Low-light image enhancement with an attention CycleGAN, as a BasicSR plugin',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8') if (ROOT / 'README.md').exists() else '',
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    # Not 3.13: no BasicSR release builds there (its setup.py reads the version through exec() and locals()).
+    python_requires='>=3.10,<3.13',
+    install_requires=[
+        'torch',
+        'torchvision',
+        'basicsr>=1.4.2',
+        'mmengine',
+        'lpips',
+        'opencv-python',
+        'pyyaml',
+    ],
+    extras_require={
+        'pyiqa': PYIQA,
+        'test': TEST,
+        'all': PYIQA + TEST,
+    },
+    packages=find_packages(include=['lowlight_cyclegan', 'lowlight_cyclegan.*']) + ['lowlight_cyclegan.options'],
+    # The option files live at the top level, where BasicSR users look for them, and travel inside the package.
+    package_dir={'lowlight_cyclegan.options': 'options'},
+    package_data={
+        'lowlight_cyclegan.options': ['*.yml', '*.txt'],
+        'lowlight_cyclegan': ['weights/*.safetensors', 'weights/*.md'],
+    },
+    include_package_data=False,
+    zip_safe=False,
+    entry_points={'console_scripts': ['lowlight-cyclegan=lowlight_cyclegan.cli:main']},
+)

@@ -1,0 +1,383 @@
+import csv
+import errno
+import math
+import numpy as np
+import os
+import pytest
+import signal
+import torch
+from basicsr.models import build_model
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+
+def batch(iteration, n=2, size=32):
+    """A batch that depends on the iteration alone."""
+    generator = torch.Generator().manual_seed(iteration)
+    return {key: torch.rand(n, 3, size, size, generator=generator) for key in ('lq', 'gt')}
+
+
+class Scale(nn.Module):
+    """A one-parameter network, so that losses can be worked out by hand."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+
+    def forward(self, x):
+        return x * self.factor
+
+
+def train(model, iterations):
+    for iteration in iterations:
+        model.update_learning_rate(iteration)
+        model.feed_data(batch(iteration))
+        model.optimize_parameters(iteration)
+
+
+def weights(model):
+    return {f'{name}.{k}': v for name, net in model.networks.items() for k, v in net.state_dict().items()}
+
+
+def test_losses_are_equations_1_to_4(toy_model):
+    """x = 0.5, y = -0.25, G(x) = 2x, F(y) = 3y, D_A(x) = 4x, D_B(y) = -2y."""
+    model = toy_model
+    for name, factor in (('g', 2.0), ('f', 3.0), ('d_a', 4.0), ('d_b', -2.0)):
+        model.networks[name] = Scale(factor)
+    x, y = torch.full((1, 3, 4, 4), 0.5), torch.full((1, 3, 4, 4), -0.25)
+    losses = {}
+    fake_y, fake_x = model._generator_losses(x, y, losses)
+
+    def nll(logit):  # -ln of the sigmoid
+        return math.log1p(math.exp(-logit))
+
+    assert losses['l_gan_g'].item() == pytest.approx(nll(-2 * 1.0))  # -ln D_B(G(x)), G(x) = 1
+    assert losses['l_gan_f'].item() == pytest.approx(nll(4 * -0.75))  # -ln D_A(F(y)), F(y) = -0.75
+    assert losses['l_cycle'].item() == pytest.approx(10 * (abs(3 * 1.0 - 0.5) + abs(2 * -0.75 + 0.25)))
+    assert losses['l_identity'].item() == pytest.approx(5 * (abs(2 * -0.25 + 0.25) + abs(3 * 0.5 - 0.5)))
+    # D_B: -(ln D_B(y) + ln(1 - D_B(G(x)))) / 2
+    assert model._discriminator_loss('d_b', y, fake_y).item() == pytest.approx(0.5 * (nll(-2 * -0.25) + nll(2 * 1.0)))
+    assert model._discriminator_loss('d_a', x, fake_x).item() == pytest.approx(0.5 * (nll(4 * 0.5) + nll(-4 * -0.75)))
+
+
+def test_fused_calls_give_the_gradients_of_separate_ones(toy_opt):
+    """Six generator calls and four discriminator calls, each loss by itself, in float64."""
+    toy_opt['train'].update(pool_size=0, ema_decay=0)
+    model = build_model(toy_opt)
+    for net in model.networks.values():
+        net.double()
+    x, y = (batch(1)[key].double() * 2 - 1 for key in ('lq', 'gt'))
+    g, f, d_a, d_b = model.networks.values()
+
+    fake_y, fake_x = g(x), f(y)
+    logits_b, logits_a = d_b(fake_y), d_a(fake_x)
+    loss_g = (
+        F.binary_cross_entropy_with_logits(logits_b, torch.ones_like(logits_b)) +
+        F.binary_cross_entropy_with_logits(logits_a, torch.ones_like(logits_a)) + 10 *
+        (F.l1_loss(f(fake_y), x) + F.l1_loss(g(fake_x), y)) + 5 * (F.l1_loss(g(y), y) + F.l1_loss(f(x), x)))
+    expected_g = torch.autograd.grad(loss_g, [*g.parameters(), *f.parameters()])
+    loss_d = 0
+    for d, real, fake in ((d_a, x, fake_x.detach()), (d_b, y, fake_y.detach())):
+        real, fake = d(real), d(fake)
+        loss_d += 0.5 * (
+            F.binary_cross_entropy_with_logits(real, torch.ones_like(real)) +
+            F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake)))
+    expected_d = torch.autograd.grad(loss_d, [*d_a.parameters(), *d_b.parameters()])
+
+    model.optimizer_g.step = model.optimizer_d.step = lambda: None
+    model.lq, model.gt = x, y
+    model.optimize_parameters(1)
+    for expected, nets in ((expected_g, (g, f)), (expected_d, (d_a, d_b))):
+        for gradient, parameter in zip(expected, [p for net in nets for p in net.parameters()]):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_generator_step_leaves_the_discriminators_alone(toy_model):
+    model = toy_model
+    model.optimizer_d.step = lambda: pytest.fail('reached')
+    model._discriminator_loss = lambda *args: (_ for _ in ()).throw(KeyboardInterrupt)
+    model.feed_data(batch(1))
+    with pytest.raises(KeyboardInterrupt):
+        model.optimize_parameters(1)
+    assert all(p.grad is None for name in ('d_a', 'd_b') for p in model.networks[name].parameters())
+    assert all(p.grad is not None for name in ('g', 'f') for p in model.networks[name].parameters())
+
+
+def test_identity_loss_is_optional(toy_opt):
+    del toy_opt['train']['identity_opt']
+    model = build_model(toy_opt)
+    train(model, [1])
+    assert 'l_identity' not in model.get_current_log()
+
+
+def test_training_changes_every_network_and_logs_means(toy_model):
+    before = {k: v.clone() for k, v in weights(toy_model).items()}
+    toy_model.feed_data(batch(1))
+    toy_model.optimize_parameters(1)
+    first = toy_model.get_current_log()
+    assert set(first) == {'l_gan_g', 'l_gan_f', 'l_cycle', 'l_identity', 'l_d_a', 'l_d_b'}
+    unchanged = [k for k, v in weights(toy_model).items() if k.endswith('weight') and torch.equal(v, before[k])]
+    assert not unchanged
+    train(toy_model, [2, 3])
+    assert toy_model._loss_count == 2 and all(map(math.isfinite, toy_model.get_current_log().values()))
+
+
+def test_uint8_and_float_batches_are_the_same(toy_model):
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    toy_model.feed_data({'lq': images, 'gt': images})
+    from_uint8 = toy_model.lq
+    toy_model.feed_data({'lq': images.float() / 255, 'gt': images.float() / 255})
+    torch.testing.assert_close(from_uint8, toy_model.lq)
+    assert from_uint8.min() >= -1 and from_uint8.max() <= 1
+
+
+def test_weight_averaging(toy_model):
+    net, averaged = toy_model.networks['g'], toy_model.net_g_ema
+    start = averaged.decoder[0].weight.clone()
+    train(toy_model, [1])
+    decay = 2 / 11  # (1 + 1) / (10 + 1), below ema_decay
+    torch.testing.assert_close(averaged.decoder[0].weight, decay * start + (1 - decay) * net.decoder[0].weight)
+    start = averaged.decoder[0].weight.clone()
+    toy_model.model_ema(0.9)
+    torch.testing.assert_close(averaged.decoder[0].weight, 0.9 * start + 0.1 * net.decoder[0].weight)
+
+
+def test_bf16_stays_close_and_losses_are_fp32(toy_opt):
+    logs = []
+    for amp in (None, 'bf16'):
+        toy_opt['amp'] = amp
+        torch.manual_seed(0)
+        model = build_model(toy_opt)
+        model.feed_data(batch(1))
+        losses = {}
+        fake, _ = model._generator_losses(model.lq, model.gt, losses)
+        assert fake.dtype == torch.float32 and all(v.dtype == torch.float32 for v in losses.values())
+        logs.append({k: v.item() for k, v in losses.items()})
+    assert logs[1] == pytest.approx(logs[0], rel=0.02)
+    assert logs[1] != logs[0]
+
+
+def test_unknown_amp_is_refused(toy_opt):
+    toy_opt['amp'] = 'fp8'
+    with pytest.raises(SystemExit, match="amp: 'fp8'"):
+        build_model(toy_opt)
+
+
+def test_schedule_reaches_zero_after_the_last_step(toy_model):
+    rates = []
+    for iteration in range(1, 11):
+        toy_model.update_learning_rate(iteration)
+        rates.append(toy_model.get_current_learning_rate()[0])
+    assert rates[:6] == [1e-3] * 6
+    assert rates[6:] == pytest.approx([8e-4, 6e-4, 4e-4, 2e-4])
+    toy_model.update_learning_rate(11)
+    assert [group['lr'] for o in toy_model.optimizers for group in o.param_groups] == [0, 0]
+
+
+@pytest.mark.parametrize('scheduler', [dict(type='MultiStepLR', milestones=[2], gamma=0.5)])
+def test_basicsr_schedulers_still_work(toy_opt, scheduler):
+    toy_opt['train']['scheduler'] = scheduler
+    model = build_model(toy_opt)
+    for iteration in range(1, 5):
+        model.update_learning_rate(iteration)
+    assert model.get_current_learning_rate() == [5e-4]
+
+
+def test_resumed_run_is_bit_for_bit_the_uninterrupted_one(toy_opt):
+    torch.manual_seed(0)
+    whole = build_model(toy_opt)
+    train(whole, range(1, 8))
+    torch.manual_seed(0)
+    part = build_model(toy_opt)
+    train(part, range(1, 5))
+    part.save(0, 4)
+    torch.manual_seed(99)
+    np.random.seed(99)
+    for name in ('g', 'f', 'd_a', 'd_b'):
+        toy_opt['path'][f'pretrain_network_{name}'] = f"{toy_opt['path']['models']}/net_{name}_4.pth"
+    resumed = build_model(toy_opt)
+    resumed.resume_training(torch.load(f"{toy_opt['path']['training_states']}/4.state", weights_only=True))
+    train(resumed, range(5, 8))
+    for (key, expected), value in zip(weights(whole).items(), weights(resumed).values()):
+        assert torch.equal(value, expected), key
+    for expected, value in zip(whole.net_g_ema.parameters(), resumed.net_g_ema.parameters()):
+        assert torch.equal(value, expected)
+
+
+def test_loss_that_is_not_finite_stops_the_run_and_saves_nothing(toy_model, toy_opt, tmp_path):
+    train(toy_model, [1, 2])
+    toy_model.save(0, 2)
+    with torch.no_grad():
+        next(toy_model.networks['f'].parameters()).fill_(float('nan'))
+    with pytest.raises(SystemExit, match=r'iteration 3 .*l_cycle: nan'):
+        train(toy_model, [3])
+    with pytest.raises(SystemExit, match='iteration 3'):
+        toy_model.save(0, 3)
+    assert sorted(p.name for p in (tmp_path / 'training_states').iterdir()) == ['2.state']
+    assert all(p.name.endswith('_2.pth') for p in (tmp_path / 'models').iterdir())
+
+
+def test_only_the_last_checkpoints_are_kept(toy_model, toy_opt, tmp_path):
+    toy_model.opt['logger']['keep_last'] = 2
+    for iteration in (1, 2, 3, 11):
+        toy_model.save(0, iteration)
+    toy_model.save(-1, -1)
+    assert sorted(p.name for p in (tmp_path / 'training_states').iterdir()) == ['11.state', '3.state']
+    assert {p.name.rsplit('_')[-1] for p in (tmp_path / 'models').iterdir()} == {'11.pth', '3.pth', 'latest.pth'}
+
+
+def test_basicsr_reads_the_weights(toy_model, toy_opt):
+    train(toy_model, [1])
+    toy_model.save(0, 1)
+    saved = torch.load(f"{toy_opt['path']['models']}/net_g_1.pth", weights_only=True)
+    assert set(saved) == {'params', 'params_ema'}
+    test_opt = dict(toy_opt, is_train=False)
+    test_opt['path'] = dict(
+        toy_opt['path'], pretrain_network_g=f"{toy_opt['path']['models']}/net_g_1.pth", param_key_g='params_ema')
+    model = build_model(test_opt)
+    assert list(model.networks) == ['g']
+    for key, value in model.networks['g'].state_dict().items():
+        assert torch.equal(value, toy_model.net_g_ema.state_dict()[key])
+
+
+class ToyPairs(Dataset):
+
+    def __init__(self, n=3, with_gt=True):
+        self.n, self.with_gt = n, with_gt
+        self.opt = dict(name='toy_val')
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        pair = batch(index, n=1, size=33)
+        data = {'lq': pair['lq'][0], 'lq_path': f'/data/{index}.png'}
+        return dict(data, gt=pair['gt'][0]) if self.with_gt else data
+
+
+def test_validation_reports_means_and_each_image(toy_model, toy_opt, tmp_path):
+    toy_model.validation(DataLoader(ToyPairs()), 5, None, save_img=True)
+    with open(tmp_path / 'log' / 'metrics' / 'toy_val_5.csv') as f:
+        rows = list(csv.DictReader(f))
+    assert [row['image'] for row in rows] == ['0', '1', '2']
+    assert toy_model.metric_results['psnr'] == pytest.approx(np.mean([float(row['psnr']) for row in rows]))
+    assert toy_model.best_metric_results['toy_val']['psnr']['iter'] == 5
+    assert (tmp_path / 'visualization' / '1' / '1_5.png').exists()
+    assert toy_model.networks['g'].training and not toy_model.net_g_ema.training
+
+
+def test_mean_is_over_finite_values(toy_model, monkeypatch, caplog):
+    values = iter([20.0, math.inf, 10.0])
+    monkeypatch.setattr(toy_model, '_measure', lambda images: {'psnr': next(values)})
+    toy_model.validation(DataLoader(ToyPairs()), 5, None)
+    assert toy_model.metric_results['psnr'] == 15
+
+
+def test_validation_without_ground_truth_keeps_to_metrics_that_need_none(toy_model, toy_opt):
+    toy_model.opt['val']['metrics']['niqe'] = dict(type='calculate_niqe_tolerant', crop_border=0, better='lower')
+    toy_model.validation(DataLoader(ToyPairs(with_gt=False)), 5, None)
+    assert list(toy_model.metric_results) == ['niqe']
+
+
+def test_last_validation_is_logged_once_and_at_the_last_iteration(toy_model, tmp_path):
+    for iteration in (10, 11):  # BasicSR's loop leaves its counter one too far
+        toy_model.validation(DataLoader(ToyPairs()), iteration, None)
+    assert [p.name for p in (tmp_path / 'log' / 'metrics').iterdir()] == ['toy_val_10.csv']
+
+
+def test_strip_of_the_training_batch(toy_model, tmp_path):
+    import cv2
+    train(toy_model, [1])
+    toy_model.validation(DataLoader(ToyPairs(1)), 1, None, save_img=True)
+    strip = cv2.imread(str(tmp_path / 'visualization' / 'training' / 'low_enhanced_normal_cycled_1.png'))
+    assert strip.shape == (2 * 32, 4 * 32, 3)
+
+
+def test_skipped_steps_change_nothing_and_have_a_limit(toy_opt):
+    toy_opt['train'].update(nan_policy='skip', nan_limit=2, ema_decay=0)
+    model = build_model(toy_opt)
+    before = {k: v.clone() for k, v in weights(model).items()}
+    bad = {key: torch.full((1, 3, 32, 32), float('nan')) for key in ('lq', 'gt')}
+    model.feed_data(bad)
+    model.optimize_parameters(1)  # one step of the generators and one of the discriminators
+    assert model._skipped == 2 and all(torch.equal(v, before[k]) for k, v in weights(model).items())
+    assert model.get_current_log()['l_cycle'] == 0
+    train(model, [2])
+    assert any(not torch.equal(v, before[k]) for k, v in weights(model).items())
+    model.feed_data(bad)
+    with pytest.raises(SystemExit, match='More than nan_limit: 2'):
+        model.optimize_parameters(3)
+
+
+def test_collapse_and_inversion_are_said_once(toy_model, monkeypatch):
+    said = []
+    monkeypatch.setattr('lowlight_cyclegan.models.lowlight_cyclegan_model.get_root_logger',
+                        lambda: type('Logger', (), {'warning': said.append})())
+    train(toy_model, [1])
+    toy_model._warn_of_collapse(dict(l_d_a=0.69, l_d_b=0.5))
+    said.clear()
+    for _ in range(2):
+        low = torch.linspace(-1, 1, 48).view(1, 3, 4, 4)
+        toy_model.visuals.update(low=low, enhanced=-low)
+        toy_model._warn_of_collapse(dict(l_d_a=0.001, l_d_b=0.5))
+    assert len(said) == 2 and 'D_A tells' in said[0] and 'G inverts' in said[1]
+
+
+def states(tmp_path):
+    return sorted(p.name for p in (tmp_path / 'training_states').iterdir())
+
+
+def test_checkpoint_waits_for_its_validation(toy_model, tmp_path):
+    toy_model.save(0, 5)
+    assert states(tmp_path) == []
+    toy_model.validation(DataLoader(ToyPairs(1)), 5, None)
+    assert states(tmp_path) == ['5.state']
+    saved = torch.load(tmp_path / 'training_states' / '5.state', weights_only=True)
+    assert saved['best_metric_results']['toy_val']['psnr']['iter'] == 5
+    toy_model.save(0, 6)
+    assert states(tmp_path) == ['5.state', '6.state']
+
+
+@pytest.mark.parametrize('iteration, validated', [(3, False), (5, True)])
+def test_sigterm_saves_after_the_iteration(toy_model, tmp_path, iteration, validated):
+    train(toy_model, [1])
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert toy_model.stop_signal.received == signal.SIGTERM
+    toy_model.feed_data(batch(iteration))
+    if validated:  # the loop validates iteration 5: that comes first, so that nothing is missing on resume
+        toy_model.optimize_parameters(iteration)
+        assert states(tmp_path) == []
+    with pytest.raises(SystemExit) as stop:
+        if validated:
+            toy_model.validation(DataLoader(ToyPairs(1)), iteration, None)
+        else:
+            toy_model.optimize_parameters(iteration)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert states(tmp_path) == [f'{iteration}.state']
+
+
+def test_best_generator_is_kept(toy_model, tmp_path, monkeypatch):
+    toy_model.opt['logger']['keep_best'] = 'psnr'
+    values = iter([20.0, 30.0, 10.0])
+    monkeypatch.setattr(toy_model, '_measure', lambda images: {'psnr': next(values)})
+    saved = []
+    for iteration in (5, 6, 7):
+        toy_model.validation(DataLoader(ToyPairs(1)), iteration, None)
+        saved.append((tmp_path / 'models' / 'net_g_best.pth').read_bytes())
+        train(toy_model, [iteration])
+    assert saved[0] != saved[1] == saved[2]
+
+
+def test_full_disk_stops_the_run_and_keeps_the_older_checkpoints(toy_model, tmp_path, monkeypatch):
+    toy_model.save(0, 1)
+    before = {p: p.read_bytes() for p in tmp_path.rglob('*.*') if p.is_file()}
+
+    def no_space(fd):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', no_space)
+    train(toy_model, [2])
+    with pytest.raises(SystemExit, match='Cannot save .*net_g_2.pth: No space left on device'):
+        toy_model.save(0, 2)
+    assert {p: p.read_bytes() for p in tmp_path.rglob('*.*') if p.is_file()} == before

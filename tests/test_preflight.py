@@ -1,0 +1,141 @@
+import os
+import pytest
+import yaml
+
+import lowlight_cyclegan
+
+lowlight_cyclegan.register()
+from lowlight_cyclegan import compat, preflight  # noqa: E402
+from lowlight_cyclegan.plugin import options_dir  # noqa: E402
+
+
+@pytest.fixture
+def problems(toy_run, monkeypatch):
+    """Function that gives the lines the preflight says of toy.yml with changes `section:key=value`."""
+    monkeypatch.chdir(toy_run)
+
+    def run(*changes, remove=(), is_train=True):
+        opt = compat.load_options('toy.yml')
+        for change in changes:
+            compat.force_option(opt, change)
+        for path in remove:
+            *sections, key = path.split(':')
+            section = opt
+            for name in sections:
+                section = section[name]
+            del section[key]
+        try:
+            preflight.check(opt, is_train)
+        except SystemExit as stop:
+            return str(stop).splitlines()
+        return []
+
+    return run
+
+
+def test_good_options_pass(problems):
+    assert problems() == []
+
+
+@pytest.mark.parametrize(('change', 'said'), [
+    ('manual_sed=1', 'manual_sed: unknown key, did you mean manual_seed?'),
+    ('network_g:num_feet=8', 'network_g:num_feet: unknown key, did you mean num_feat?'),
+    ('network_d_b:num_block=8', 'network_d_b:num_block: unknown key'),
+    ('network_f:type=EMAResnetGenerator', "network_f:type: 'EMAResnetGenerator' is not known, did you mean EMA"),
+    ('train:ema_decy=0.9', 'train:ema_decy: unknown key, did you mean ema_decay?'),
+    ('train:gan_opt:type=GanLoss', "train:gan_opt:type: 'GanLoss' is not known, did you mean GANLoss?"),
+    ('train:gan_opt:weight=1', 'train:gan_opt:weight: unknown key'),
+    ('train:optim_g:beta=1', 'train:optim_g:beta: unknown key, did you mean betas?'),
+    ('train:optim_g:lr=fast', "train:optim_g:lr: must be a number, found 'fast'"),
+    ('train:scheduler:type=LinearDecay', "train:scheduler:type: 'LinearDecay' is not known, did you mean Linear"),
+    ('train:scheduler:decay_begin=1', 'train:scheduler:decay_begin: unknown key, known: decay_start, type'),
+    ('train:total_iter=0', 'train:total_iter: must be a number of at least 1, found 0'),
+    ('train:nan_policy=ignore', "train:nan_policy: 'ignore' is not known, known: skip, stop"),
+    ('val:val_frq=1', 'val:val_frq: unknown key, did you mean val_freq?'),
+    ('val:val_freq=0', 'val:val_freq: must be a number of at least 1, found 0'),
+    ('val:metrics:psnr:type=psnr', "val:metrics:psnr:type: 'psnr' is not known"),
+    ('val:metrics:psnr:crop_boarder=0', 'val:metrics:psnr:crop_boarder: unknown key, did you mean crop_border?'),
+    ('logger:print_frq=1', 'logger:print_frq: unknown key, did you mean print_freq?'),
+    ('logger:keep_best=ssim', "logger:keep_best: 'ssim' is no metric of val:metrics"),
+    ('path:strict_load_G=true', 'path:strict_load_G: unknown key, did you mean strict_load_g?'),
+    ('path:pretrain_network_g=no.pth', 'path:pretrain_network_g: no such file: no.pth'),
+    ('datasets:train:gtsize=8', 'datasets:train:gtsize: unknown key, did you mean gt_size?'),
+    ('datasets:train:type=UnpairedDataset', "datasets:train:type: 'UnpairedDataset' is not known, did you"),
+    ('datasets:train:batch_size_per_gpu=four', 'datasets:train:batch_size_per_gpu: must be a number of at least 1'),
+    ('datasets:train:dataroot_lq=data/lwo', 'datasets:train:dataroot_lq: no such folder: data/lwo'),
+    ('datasets:train:dataroot_lq=data', 'datasets:train:dataroot_lq: no image ('),
+    ('datasets:train:exclude_names=no.txt', "datasets:train:exclude_names: the list 'no.txt' cannot be read"),
+    ('datasets:train:io_backend:type=dsk', 'datasets:train:io_backend: needs type: disk or type: lmdb'),
+    ('datasets:valid={}', 'datasets:valid: no such phase here, did you mean val?'),
+    ('train=3', 'train: is no section, found 3'),
+    ('amp=fp16', "amp: 'fp16' is not known"),
+])
+def test_each_mistake_is_one_line(problems, change, said):
+    lines = problems(change)
+    assert len(lines) == 1 and lines[0].startswith(said), lines
+
+
+@pytest.mark.parametrize('path', [
+    'network_d_a', 'train', 'train:optim_d', 'train:optim_g:type', 'train:total_iter', 'logger', 'logger:print_freq',
+    'path', 'datasets', 'datasets:train', 'datasets:train:batch_size_per_gpu', 'datasets:train:dataroot_gt',
+    'datasets:val:name', 'datasets:val:io_backend', 'val:save_img'])
+def test_missing_key_is_named(problems, path):
+    lines = problems(remove=[path])
+    assert lines and lines[0].startswith(path.removesuffix(':type')), lines
+
+
+def test_all_problems_at_once(problems):
+    lines = problems('train:a=1', 'val:b=1', 'datasets:train:c=1', 'datasets:val:dataroot_lq=nowhere')
+    assert len(lines) == 4
+
+
+def test_validation_without_options_is_fine(problems):
+    assert problems(remove=['val', 'datasets:val']) == []
+
+
+def test_unpaired_validation_names(problems, toy_run):
+    (toy_run / 'data' / 'low' / '1.png').unlink()
+    assert problems() == ['datasets:val:dataroot_lq: no picture named 1 in data/low, so the pairs are incomplete']
+    (toy_run / 'held_out.txt').write_text('0\n99\n')
+    assert [line.split(':')[2] for line in problems()] == ['dataroot_gt', 'dataroot_lq']
+
+
+def test_paired_folders_match(problems, toy_run):
+    change = ('datasets:val:type=PairedImageDataset', 'datasets:val:names=~')
+    assert problems(*change, remove=['datasets:val:names']) == []
+    (toy_run / 'data' / 'high' / '7.png').unlink()
+    lines = problems(*change, remove=['datasets:val:names'])
+    assert lines == ['datasets:val:dataroot_gt: no picture named 7 in data/high, so the pairs are incomplete']
+
+
+def test_folder_of_low_images_alone(problems):
+    change = 'datasets:val={name: v, type: SingleImageDataset, dataroot_lq: data/low, io_backend: {type: disk}}'
+    assert problems(change) == []
+
+
+def test_testing_needs_a_generator(problems, toy_run):
+    remove = ['datasets:train', 'train', 'logger', 'network_f']
+    lines = problems(remove=remove, is_train=False)
+    assert lines == ['path:pretrain_network_g: is missing, there is nothing to test']
+    (toy_run / 'g.pth').write_bytes(b'')
+    assert problems('path:pretrain_network_g=g.pth', remove=remove, is_train=False) == []
+
+
+def test_rank_1_leaves_the_talking_to_rank_0(problems, toy_run, monkeypatch):
+    monkeypatch.setenv('RANK', '1')
+    assert problems('train:a=1') == ['1']
+
+
+@pytest.mark.parametrize('name', [name for name in sorted(os.listdir(options_dir())) if name.endswith('.yml')])
+def test_own_options_have_only_the_expected_problems(name):
+    """Everything but the data, which is not here, and the network that a test file measures."""
+    path = os.path.join(options_dir(), name)
+    with open(path, encoding='utf-8') as f:
+        assert isinstance(yaml.safe_load(f), dict)
+    opt = compat.load_options(path)
+    args = compat.run_parser('x').parse_args(['-opt', path])
+    compat.complete_options(opt, args)
+    with pytest.raises(SystemExit) as stop:
+        preflight.check(opt, is_train='train' in opt)
+    for line in str(stop.value).splitlines():
+        assert 'no such folder' in line or 'pretrain_network_g: no such file' in line, line
