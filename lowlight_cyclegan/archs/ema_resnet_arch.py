@@ -188,8 +188,9 @@ class EMAResNetGenerator(nn.Module):
                 nn.Conv2d(num_feat + num_in_ch, 2 * num_feat, 3, padding=1), nn.LeakyReLU(0.2),
                 nn.Conv2d(2 * num_feat, num_feat, 3, padding=1), nn.LeakyReLU(0.2),
                 nn.Conv2d(num_feat, num_out_ch, 3, padding=1))
-            for layer in (self.fine[0], self.fine[2]):
+            for layer in self.fine[::2]:
                 nn.init.kaiming_normal_(layer.weight, 0.2)
+                nn.init.zeros_(layer.bias)
             nn.init.zeros_(self.fine[4].weight)  # training starts from the exposed input
 
     def forward(self, x, detach_exposure=False):

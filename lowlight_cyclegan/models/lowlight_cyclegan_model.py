@@ -279,9 +279,10 @@ class LowLightCycleGANModel(BaseModel):
         iteration = int(self._bad_iteration)
         if iteration:
             report = ', '.join(f'{name}: {value:.4g}' for name, value in zip(self._loss_names, values.tolist()))
+            states = self.opt['path']['training_states']
             raise SystemExit(f'Loss is not finite at iteration {iteration} ({report}). The run stops without saving; '
-                             f"the last checkpoint in {self.opt['path']['training_states']} is good: lower the learning "
-                             'rates, or set amp: ~, and start again with --auto_resume.')
+                             f'the last checkpoint in {states} is good: lower the learning rates, or set amp: ~, and '
+                             'start again with --auto_resume.')
 
     def get_current_log(self):
         """Losses averaged over the iterations since the last call, and over the ranks."""

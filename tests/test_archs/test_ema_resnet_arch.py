@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lowlight_cyclegan.archs import EMA, EMAResidualBlock, EMAResNetGenerator, convert_cyclegan_generator
+from lowlight_cyclegan.archs import EMA, AutoExposure, EMAResidualBlock, EMAResNetGenerator, convert_cyclegan_generator
 
 
 def count(module):
@@ -148,3 +148,44 @@ def test_original_cyclegan_weights_give_the_same_picture(num_block):
 def test_converter_refuses_other_checkpoints():
     with pytest.raises(ValueError, match='features.0.weight'):
         convert_cyclegan_generator({'features.0.weight': torch.zeros(1)})
+
+
+def test_exposure_starts_as_its_formula_and_ignores_the_inputs_exposure():
+    torch.manual_seed(0)
+    exposure = AutoExposure(mean=0.4, power=0.5)
+    x = torch.rand(2, 3, 40, 60)
+    u = (x + 0.5 / 255).sqrt()
+    torch.testing.assert_close(exposure(x), 0.4 * u / u.mean((1, 2, 3), keepdim=True))
+    bright, dark = exposure(0.9 * x), exposure(0.3 * x)
+    torch.testing.assert_close(dark, bright, rtol=0, atol=0.03)  # apart from the half grey level
+
+
+def test_exposure_is_predicted_within_its_limit():
+    torch.manual_seed(0)
+    exposure = AutoExposure(mean=0.4, power=0.5, limit=0.3)
+    torch.nn.init.normal_(exposure.linear.weight, std=100)
+    mean = exposure(torch.rand(8, 3, 40, 60)).mean((1, 2, 3)) / 0.4
+    assert mean.std() > 0.01
+    assert mean.max() < 1.6 and mean.min() > 0.6  # exp(0.3), and the white balance's share
+
+
+def test_gain_head_starts_from_the_exposed_input():
+    torch.manual_seed(0)
+    net = EMAResNetGenerator(num_feat=8, num_block=1, ema_factor=4, head='gain')
+    x = torch.rand(1, 3, 40, 60) * 0.2 - 1
+    torch.testing.assert_close(net(x), (net.exposure((x + 1) / 2) * 2 - 1).clamp(-1, 1))
+
+
+def test_detached_exposure_is_not_trained_and_changes_nothing_else():
+    torch.manual_seed(0)
+    net = EMAResNetGenerator(num_feat=8, num_block=1, ema_factor=4, head='gain')
+    torch.nn.init.normal_(net.fine[4].weight, std=0.1)
+    torch.nn.init.normal_(net.exposure.linear.weight)
+    x = torch.rand(1, 3, 40, 60) * 0.2 - 1
+    free, detached = net(x), net(x, detach_exposure=True)
+    torch.testing.assert_close(free, detached)
+    detached.square().sum().backward()
+    assert all(p.grad is None for p in net.exposure.parameters())
+    assert net.fine[4].weight.grad.abs().sum() > 0
+    free.square().sum().backward()
+    assert net.exposure.linear.weight.grad.abs().sum() > 0

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from lowlight_cyclegan.archs import PatchGANDiscriminator
@@ -21,3 +22,17 @@ def test_a_logit_sees_a_patch_of_70_pixels():
     rows = x.grad.abs().sum((0, 1, 3)).nonzero().flatten()
     columns = x.grad.abs().sum((0, 1, 2)).nonzero().flatten()
     assert len(rows) == len(columns) == rows[-1] - rows[0] + 1 == 70
+
+
+def test_only_without_norm_does_it_see_brightness():
+    """InstanceNorm takes an image's contrast away, apart from what its borders add."""
+    torch.manual_seed(0)
+    x = torch.rand(1, 3, 64, 64) * 2 - 1
+    change = {}
+    for norm in ('instance', 'none'):
+        net = PatchGANDiscriminator(num_feat=8, norm=norm)
+        logits = [net(x * scale) for scale in (1.0, 0.2)]
+        change[norm] = ((logits[0] - logits[1]).std() / logits[0].std()).item()
+    assert change['instance'] < 0.2 < 0.7 < change['none']
+    with pytest.raises(ValueError, match='norm'):
+        PatchGANDiscriminator(norm='batch')
