@@ -12,6 +12,10 @@ from os import path as osp
 
 from .data.data_util import IMAGE_EXTENSIONS, read_name_list
 from .messages import fail, nearest
+from .metrics.lpips_metric import build_lpips
+from .metrics.metric_util import default_device
+from .metrics.pyiqa_metric import build_pyiqa
+from .models.exposure_jitter import ExposureJitter
 from .models.lr_scheduler import LinearDecayLR
 
 NETWORKS = ('network_g', 'network_f', 'network_d_a', 'network_d_b')
@@ -71,7 +75,7 @@ def check(opt, is_train):
     Raises:
         SystemExit: One line for each problem.
     """
-    problems = list(_problems(opt, is_train))
+    problems = list(_problems(opt, is_train)) or list(_metric_problems(opt))
     if problems:
         fail(*dict.fromkeys(problems))
 
@@ -110,6 +114,11 @@ def _problems(opt, is_train):
         optimizers = {k: v for k, v in vars(torch.optim).items() if inspect.isclass(v)}
         for key in ('optim_g', 'optim_d'):
             yield from _built(opt, f'train:{key}', optimizers, given={'params'})
+        jitter = _get(opt, 'train:cycle_jitter')
+        if isinstance(jitter, dict):
+            yield from _unknown('train:cycle_jitter', jitter, inspect.signature(ExposureJitter).parameters)
+        elif jitter is not None:
+            yield f'train:cycle_jitter: is no section, found {jitter!r}'
         yield from _built(opt, 'train:scheduler', SCHEDULERS, given={'optimizer', 'total_iter', 'last_epoch'})
     for name in _get(opt, 'val:metrics') or ():
         yield from _built(opt, f'val:metrics:{name}', METRIC_REGISTRY, given={'img', 'img2'}, also={'better'})
@@ -121,6 +130,19 @@ def _problems(opt, is_train):
     if not is_train and not _get(opt, 'path:pretrain_network_g'):
         yield 'path:pretrain_network_g: is missing, there is nothing to test'
     yield from _dataset_problems(opt, is_train)
+
+
+def _metric_problems(opt):
+    """Weights of metrics that cannot be had: found now, not at the first validation."""
+    for name, metric in (_get(opt, 'val:metrics') or {}).items():
+        options = {k: v for k, v in metric.items() if k not in ('type', 'better', 'crop_border', 'input_order')}
+        try:
+            if metric['type'] == 'calculate_lpips':
+                build_lpips(options.get('net', 'alex'), options.get('trunk'), default_device())
+            elif metric['type'] == 'calculate_pyiqa':
+                build_pyiqa(options.pop('metric', 'psnr'), default_device(), **options)
+        except SystemExit as error:
+            yield f'val:metrics:{name}: {error}'
 
 
 def _dataset_problems(opt, is_train):

@@ -17,6 +17,10 @@ def main():
         train_pipeline(os.getcwd())
     except KeyboardInterrupt:
         raise SystemExit('Interrupted.') from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise SystemExit(f'{error.filename}: {error.strerror}. Mend this and continue with --auto_resume.') from None
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         if 'DataLoader worker' in reason:

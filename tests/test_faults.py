@@ -293,12 +293,13 @@ def test_full_disk(tmp_path, data, undisturbed):
     finish(folder, expected)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason='root writes everywhere')
-def test_unwritable_folder(tmp_path, data):
+def test_results_folder_that_cannot_be_made(tmp_path, data):
     folder = tmp_path / 'run'
     write_options(folder, data, 0)
-    folder.chmod(0o555)
+    (folder / 'experiments').write_text('a file where a folder has to be')
     assert wait(start(folder)) == [1]
+    output = (folder / 'output0').read_text()
+    assert f"{folder / 'experiments'}" in output and 'Mend this' in output and 'Traceback' not in output
 
 
 @pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGINT])

@@ -1,8 +1,14 @@
 from .aspp_arch import ASPP, ASPPEncoder
+from .baselines import load_published
 from .ema_resnet_arch import EMA, AutoExposure, EMAResidualBlock, EMAResNetGenerator, convert_cyclegan_generator
 from .patchgan_arch import PatchGANDiscriminator
+from .retinexnet_arch import RetinexNet, convert_retinexnet
+from .ruas_arch import RUAS, convert_ruas
+from .sci_arch import SCI, convert_sci
+from .zero_dce_arch import ZeroDCE, convert_zero_dce
 
 __all__ = [
     'ASPP', 'ASPPEncoder', 'AutoExposure', 'EMA', 'EMAResidualBlock', 'EMAResNetGenerator', 'PatchGANDiscriminator',
-    'convert_cyclegan_generator'
+    'RUAS', 'RetinexNet', 'SCI', 'ZeroDCE', 'convert_cyclegan_generator', 'convert_retinexnet', 'convert_ruas',
+    'convert_sci', 'convert_zero_dce', 'load_published'
 ]
