@@ -1,0 +1,53 @@
+# Sourced by the other scripts: enters the repository's virtual environment .venv, made and filled where it is not.
+# A second run starts working at once; an interrupted installation is taken up again.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+find_python() {
+    local candidate
+    for candidate in python3.12 python3.11 python3.10 python3 python; do
+        # A shim of a version manager can be there and not run.
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+            >/dev/null 2>&1; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo 'No Python 3.10, 3.11 or 3.12 with venv found (BasicSR does not build on 3.13): install one of them.' >&2
+    return 1
+}
+
+install_all() {
+    python -m ensurepip && # an interrupted venv may lack pip
+        python -m pip install --upgrade pip setuptools wheel cython numpy &&
+        # torch first: BasicSR's build needs it, and an isolated build would fetch it a second time.
+        python -m pip install torch torchvision &&
+        python -m pip install --no-build-isolation -e "$root[all]"
+} >>"$log" 2>&1
+
+enter_environment() {
+    local python
+    if [ ! -x "$root/.venv/bin/python" ]; then
+        python=$(find_python) || return 1
+        echo "Making .venv with $("$python" --version)"
+        "$python" -m venv "$root/.venv" || return 1
+    fi
+    # shellcheck disable=SC1091
+    source "$root/.venv/bin/activate"
+    local stamp log="$root/.venv/install.log"
+    stamp=$(cat "$root/setup.py" <(python --version) | cksum)
+    if [ "$(cat "$root/.venv/installed" 2>/dev/null)" != "$stamp" ]; then
+        echo 'Installing torch, BasicSR and the rest into .venv (minutes and some GB, once) ...'
+        if ! install_all; then
+            tail -n 15 "$log" >&2
+            echo "The installation failed; all it said is in $log. Mend the cause and run this again." >&2
+            return 1
+        fi
+        if ! python -c 'import cv2' 2>/dev/null; then
+            python -c 'import cv2' 2>&1 | tail -n 1 >&2
+            echo 'OpenCV lacks a system library; on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0' >&2
+            return 1
+        fi
+        echo "$stamp" >"$root/.venv/installed"
+    fi
+}
