@@ -30,6 +30,8 @@ setup(
         'lpips',
         'opencv-python',
         'pyyaml',
+        'matplotlib',
+        'rich',
     ],
     extras_require={
         'pyiqa': PYIQA,

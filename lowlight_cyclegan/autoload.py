@@ -8,7 +8,7 @@
 import sys
 
 FUNCTIONAL_TENSOR = 'torchvision.transforms.functional_tensor'
-TOOLBOX_HALF = tuple(f'lowlight_cyclegan.{part}' for part in ('archs', 'data', 'metrics', 'models'))
+TOOLBOX_HALF = tuple(f'lowlight_cyclegan.{part}' for part in ('archs', 'data', 'losses', 'metrics', 'models'))
 
 
 class ImportHook:

@@ -2,6 +2,8 @@
 import argparse
 import sys
 
+from .evaluate.commands import add_commands as add_evaluate_commands
+
 
 def run_parser(prog=None):
     """Parser of BasicSR's flags for training and testing."""
@@ -74,6 +76,8 @@ def build_parser():
 
     sub = add('detach', _detach, 'undo attach')
     sub.add_argument('directory', nargs='?', default='.', help='attached folder. Default: this one')
+
+    add_evaluate_commands(add)
 
     add('info', _info, 'show versions, paths and what is registered in BasicSR')
     return parser

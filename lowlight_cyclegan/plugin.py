@@ -218,7 +218,7 @@ def info():
             print(f'{name:<17} not installed')
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     print(f'GPUs              {", ".join(gpus) or "none"}')
-    for kind in ('arch', 'dataset', 'metric', 'model'):
+    for kind in ('arch', 'dataset', 'loss', 'metric', 'model'):
         ours = [name for name, obj in getattr(registry, f'{kind.upper()}_REGISTRY')
                 if obj.__module__.startswith(__package__)]
-        print(f'{kind + "s":<17} {", ".join(ours)}')
+        print(f'{kind + ("es" if kind == "loss" else "s"):<17} {", ".join(ours)}')

@@ -10,6 +10,7 @@ from basicsr.models import lr_scheduler
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 from os import path as osp
 
+from .archs.baselines import Baseline
 from .data.data_util import IMAGE_EXTENSIONS, read_name_list
 from .messages import fail, nearest
 from .metrics.lpips_metric import build_lpips
@@ -127,7 +128,11 @@ def _problems(opt, is_train):
         path = _get(opt, f'path:pretrain_{key}')
         if path and not osp.isfile(osp.expanduser(path)):
             yield f'path:pretrain_{key}: no such file: {path}'
-    if not is_train and not _get(opt, 'path:pretrain_network_g'):
+    load_path = _get(opt, 'network_g:load_path')
+    for path in [load_path] if isinstance(load_path, str) else load_path or ():
+        if not osp.exists(osp.expanduser(path)):
+            yield f'network_g:load_path: no such file: {path}'
+    if not is_train and not _get(opt, 'path:pretrain_network_g') and not load_path and not _is_classical(opt):
         yield 'path:pretrain_network_g: is missing, there is nothing to test'
     yield from _dataset_problems(opt, is_train)
 
@@ -143,6 +148,13 @@ def _metric_problems(opt):
                 build_pyiqa(options.pop('metric', 'psnr'), default_device(), **options)
         except SystemExit as error:
             yield f'val:metrics:{name}: {error}'
+
+
+def _is_classical(opt):
+    """Whether G is a method without anything to learn."""
+    name = _get(opt, 'network_g:type')
+    arch = ARCH_REGISTRY.get(name) if name in ARCH_REGISTRY else None
+    return inspect.isclass(arch) and issubclass(arch, Baseline) and not hasattr(arch, 'convert')
 
 
 def _dataset_problems(opt, is_train):

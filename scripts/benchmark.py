@@ -95,6 +95,45 @@ def scaling(args):
            ('exact-resume bookkeeping, 2 processes (%)', [100 * s for s in shares[2]], '.3f')])
 
 
+def metrics(args):
+    """PSNR, SSIM and NIQE: BasicSR's functions against ours in PyTorch, one picture at a time, the same threads."""
+    import cv2
+    import glob
+    import torch
+
+    import lowlight_cyclegan
+    lowlight_cyclegan.register()
+    from basicsr.utils.registry import METRIC_REGISTRY
+    cv2.setNumThreads(args.threads)
+    torch.set_num_threads(args.threads)
+    files = sorted(glob.glob(os.path.join(args.data, 'low', '*')))
+    pairs = [[cv2.imread(f) for f in (file, os.path.join(args.data, 'high', os.path.basename(file)))] for file in files]
+    if not pairs or any(img is None for pair in pairs for img in pair):
+        raise SystemExit(f'{args.data}: no pairs of pictures in low/ and high/; --data names the folder')
+    print(f'{len(pairs)} pairs of {args.data}, {args.threads} thread(s), {args.repeats} paired repetitions')
+
+    rows, totals = [], [[0.0, 0.0] for _ in range(args.repeats)]
+    for name in ('psnr', 'ssim', 'niqe'):
+        functions = [METRIC_REGISTRY.get(f'calculate_{name}{end}') for end in ('', '_fast')]
+        times, difference = [[0.0, 0.0] for _ in range(args.repeats)], 0.0
+        for repeat in range(-1, args.repeats):  # the first one warms up
+            for low, high in pairs:
+                values = []
+                for i, function in enumerate(functions):
+                    begin = time.perf_counter()
+                    values.append(function(high, 0) if name == 'niqe' else function(low, high, 0))
+                    if repeat >= 0:
+                        elapsed = time.perf_counter() - begin
+                        times[repeat][i] += elapsed
+                        totals[repeat][i] += elapsed
+                difference = max(difference, abs(values[0] - values[1]) / abs(values[0]))
+        rows += [(f'{name}: {label} (ms per picture)', [1e3 * t[i] / len(pairs) for t in times], '.2f')
+                 for i, label in enumerate(('BasicSR', 'fast'))]
+        rows += [(f'{name}: BasicSR / fast', [a / b for a, b in times], '.1f'),
+                 (f'{name}: largest relative difference', [difference], '.1e')]
+    table([*rows, ('all three: BasicSR / fast', [a / b for a, b in totals], '.1f')])
+
+
 def table(rows):
     """Print rows of (title, values, format) as median and range."""
     width = max(len(title) for title, _, _ in rows)
@@ -113,6 +152,11 @@ def main():
     sub.add_argument('--batch-size', type=int, default=8, help='over all processes. Default: %(default)s')
     sub.add_argument('--size', type=int, default=128, help='crop in pixels. Default: %(default)s')
     sub.add_argument('--seconds', type=float, default=20, help='of each measurement. Default: %(default)s')
+    sub.add_argument('--repeats', type=int, default=5, help='paired repetitions. Default: %(default)s')
+    sub = commands.add_parser('metrics', help=metrics.__doc__, description=metrics.__doc__)
+    sub.set_defaults(command=metrics)
+    sub.add_argument('--data', default='datasets/LOL/eval15', help='folder with low/ and high/. Default: %(default)s')
+    sub.add_argument('--threads', type=int, default=1, help='of both sides. Default: %(default)s')
     sub.add_argument('--repeats', type=int, default=5, help='paired repetitions. Default: %(default)s')
     args = parser.parse_args()
     import torch

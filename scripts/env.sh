@@ -23,7 +23,7 @@ install_all() {
         # torch first: BasicSR's build needs it, and an isolated build would fetch it a second time.
         python -m pip install torch torchvision &&
         python -m pip install --no-build-isolation -e "$root[all]"
-} >>"$log" 2>&1
+} >"$log" 2>&1
 
 enter_environment() {
     local python
@@ -32,14 +32,15 @@ enter_environment() {
         echo "Making .venv with $("$python" --version)"
         "$python" -m venv "$root/.venv" || return 1
     fi
-    # shellcheck disable=SC1091
-    source "$root/.venv/bin/activate"
+    # Not bin/activate: after a move of the repository, that would leave `python` to be the system's.
+    export VIRTUAL_ENV="$root/.venv" PATH="$root/.venv/bin:$PATH"
+    hash -r
     local stamp log="$root/.venv/install.log"
-    stamp=$(cat "$root/setup.py" <(python --version) | cksum)
+    stamp=$(cat "$root/setup.py" <(python --version) <(echo "$root") | cksum)
     if [ "$(cat "$root/.venv/installed" 2>/dev/null)" != "$stamp" ]; then
         echo 'Installing torch, BasicSR and the rest into .venv (minutes and some GB, once) ...'
         if ! install_all; then
-            tail -n 15 "$log" >&2
+            tail -n 15 "$log" | sed -E 's#[a-z+]+://[^ ]+#<address>#g' >&2
             echo "The installation failed; all it said is in $log. Mend the cause and run this again." >&2
             return 1
         fi

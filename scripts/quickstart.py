@@ -1,20 +1,21 @@
 """Train and judge a small model on photographs that scikit-image brings along: bash scripts/quickstart.sh
 
-Pictures: photographs of the wheel, in daylight or lamplight, reduced to 300 pixels on the shorter side. Training uses
-two of them and validation two others. The training photographs are cut into 4x4 tiles like a chessboard: the black tiles
-become low-light images, the white ones stay as they are. No place of a scene is in both domains, so that training is
+Pictures: photographs taken in good light, out of scikit-image's wheel, reduced to 300 pixels on the shorter side. Two
+are for training, two others for validation. The training photographs are cut into 4x4 tiles like a chessboard: black
+tiles become low-light images, white tiles stay as they are. No place of a scene is in both domains: training is
 unpaired. (motorcycle_right shows the scene of motorcycle_left and is not used; the rocket was photographed at dusk.)
 
 Darkening follows the camera: linear light, a shorter exposure, photons that arrive by chance (Poisson), read noise
 (Gaussian), the sRGB curve and 8 bits. Electron counts are those of a large sensor at about ISO 800.
 """
-import argparse
 import cv2
 import numpy as np
+import os
 import shutil
 import subprocess
 import sys
 import time
+import yaml
 from pathlib import Path
 
 OPTIONS = Path(__file__).resolve().parents[1] / 'options' / 'quickstart.yml'
@@ -124,80 +125,90 @@ def fit_gamma(pairs):
 
 
 def train():
-    """Run the package's training command, show its progress and return (newest pictures by name, seconds)."""
+    """Run the package's training command, showing its progress; returns the seconds it took."""
+    print('+ python -m lowlight_cyclegan.train -opt options/quickstart.yml', flush=True)
     command = [sys.executable, '-m', 'lowlight_cyclegan.train', '-opt', str(OPTIONS)]
-    print('+ python -m lowlight_cyclegan.train -opt', OPTIONS, flush=True)
+    # Small layers gain little from many threads, and threads that spin while they wait starve each other on a busy CPU.
+    env = {'OMP_NUM_THREADS': '2', 'OMP_WAIT_POLICY': 'PASSIVE', **os.environ}
     log = FOLDER / 'train.log'
     start = time.monotonic()
-    with open(log, 'w') as f, subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with open(log, 'w', buffering=1) as f, subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout:
             f.write(line)
             if '[epoch:' in line:
                 print(line[line.index('[epoch:'):].rstrip(), flush=True)
     if process.returncode:
-        tail = ''.join(log.read_text().splitlines(keepends=True)[-8:])
-        raise SystemExit(f'{tail}Training ended with exit status {process.returncode}; all it said is in {log}.')
+        print(*log.read_text().splitlines()[-8:], sep='\n')
+        raise SystemExit(f'Training ended with exit status {process.returncode}; all it said is in {log}.')
     return time.monotonic() - start
+
+
+def enhance_untrained(images):
+    """What the generator makes of uint8 BGR images before training: a tone curve with the constants in its options."""
+    import torch
+    from basicsr.archs import build_network
+    from basicsr.utils import img2tensor, tensor2img
+    net = build_network(yaml.safe_load(OPTIONS.read_text())['network_g']).eval()
+    with torch.inference_mode():
+        return [tensor2img(net(img2tensor(img / 127.5 - 1)[None].float()), min_max=(-1, 1)) for img in images]
 
 
 def measure(images, normals):
     """Means of the toolbox's PSNR, SSIM and NIQE over uint8 BGR images."""
     from basicsr.metrics import calculate_metric
-    metrics = {
-        'PSNR': {'type': 'calculate_psnr', 'crop_border': 0},
-        'SSIM': {'type': 'calculate_ssim', 'crop_border': 0},
-    }
-    means = {name: np.mean([calculate_metric({'img': a, 'img2': b}, opt) for a, b in zip(images, normals)])
-             for name, opt in metrics.items()}
-    niqe = {'type': 'calculate_niqe_tolerant', 'crop_border': 0}
-    return {**means, 'NIQE': np.nanmean([calculate_metric({'img': img}, niqe) for img in images])}
+
+    def mean(metric, **keys):
+        opt = {'type': metric, 'crop_border': 0}
+        values = [calculate_metric(dict(zip(keys, pair)), dict(opt)) for pair in zip(*keys.values())]
+        return np.nanmean(values)
+
+    return (mean('calculate_psnr', img=images, img2=normals), mean('calculate_ssim', img=images, img2=normals),
+            mean('calculate_niqe_tolerant', img=images))
 
 
 def write_strip(path, columns):
-    """One row for each photograph at its darkest and its brightest exposure; columns of images side by side."""
-    rows = [np.hstack(row) for row in zip(*columns)]
-    rows = [row for i, row in enumerate(rows) if i % VAL_EXPOSURES in (0, VAL_EXPOSURES - 1)]
+    """Columns of pictures side by side; a row for each photograph at its darkest and at its brightest exposure."""
+    rows = [np.hstack(row) for i, row in enumerate(zip(*columns)) if i % VAL_EXPOSURES in (0, VAL_EXPOSURES - 1)]
     width = max(row.shape[1] for row in rows)
     rows = [cv2.copyMakeBorder(row, 0, 0, 0, width - row.shape[1], cv2.BORDER_CONSTANT) for row in rows]
     cv2.imwrite(str(path), np.vstack(rows))
 
 
 def main():
-    argparse.ArgumentParser(
-        prog='bash scripts/quickstart.sh', formatter_class=argparse.RawDescriptionHelpFormatter,
-        description='Make the environment, then train, validate and show a small model on photographs that scikit-image\n'
-        'brings along. Takes a few minutes; writes to ./quickstart and ./experiments.').parse_args()
-
-    data = FOLDER / 'data'
+    data, run = FOLDER / 'data', Path('experiments') / 'quickstart'
     shutil.rmtree(data, ignore_errors=True)
     gamma = fit_gamma(make_data(data))
-    print(f'Pictures in {data}; best gamma on the training photographs: {gamma:.2f}')
+    print(f'Pictures are in {data}. Training takes a minute or two:')
     seconds = train()
 
     from lowlight_cyclegan import register
     register()
     names = sorted(path.stem for path in (data / 'val' / 'low').iterdir())
-    read = {name: [cv2.imread(str(data / 'val' / domain / f'{name}.png')) for domain in ('low', 'normal')] for name in names}
-    low, normal = zip(*read.values())
-    visualization = Path('experiments') / 'quickstart' / 'visualization'
-    enhanced = [cv2.imread(str(max((visualization / name).glob('*.png'), key=lambda p: p.stat().st_mtime))) for name in names]
-    rows = {'input': low, f'gamma {gamma:.2f}': [apply_gamma(img, gamma) for img in low], 'enhanced': enhanced}
+    low, normal = ([cv2.imread(str(data / 'val' / domain / f'{name}.png')) for name in names]
+                   for domain in ('low', 'normal'))
+    # the run's only validation, at its end
+    enhanced = [cv2.imread(str(next((run / 'visualization' / name).glob('*.png')))) for name in names]
+    rows = {
+        'input': low,
+        f'gamma {gamma:.2f}': [apply_gamma(img, gamma) for img in low],
+        'before training': enhance_untrained(low),
+        'enhanced': enhanced,
+    }
 
-    print(f'\n{len(names)} validation pictures of {len(VAL_PHOTOS)} photographs, none of them in training '
-          f'({seconds:.0f} s):\n')
-    print(f'{"":12}{"PSNR":>8}{"SSIM":>8}{"NIQE":>8}   (PSNR, SSIM: higher is better; NIQE: lower)')
+    print(f'\nTrained in {seconds:.0f} s. {len(VAL_PHOTOS)} photographs that training did not see, each at '
+          f'{VAL_EXPOSURES} exposures; the gamma is the\nbest for the training photographs. PSNR and SSIM: higher is '
+          f'better. NIQE: lower is better.\n\n{"":16}{"PSNR":>8}{"SSIM":>8}{"NIQE":>8}')
     for title, images in rows.items():
-        result = measure(images, normal)
-        print(f'{title:12}{result["PSNR"]:8.2f}{result["SSIM"]:8.3f}{result["NIQE"]:8.2f}')
+        psnr, ssim, niqe = measure(images, normal)
+        print(f'{title:16}{psnr:8.2f}{ssim:8.3f}{niqe:8.2f}')
 
     strip = FOLDER / 'low_gamma_enhanced_normal.png'
-    columns = [*rows.values(), normal]
-    write_strip(strip, columns)
+    write_strip(strip, [low, rows[f'gamma {gamma:.2f}'], enhanced, normal])
     print(f"""
-Pictures, low | gamma | enhanced | normal:   {strip}
-Training (log, weights, pictures):           experiments/quickstart
-Next, train on LOL (where to get it: README.md):
+Pictures, low | gamma | enhanced | normal:  {strip}
+Log, weights, metrics of each picture:      {run}
+Next, train on LOL (README.md says where to get it):
     source .venv/bin/activate
     python -m lowlight_cyclegan.train -opt options/train_lol_lite.yml""")
 

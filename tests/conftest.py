@@ -7,6 +7,11 @@ import sys
 import traceback
 from pathlib import Path
 
+# Toy tensors gain nothing from threads, and a forked process cannot use those of its parent.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+import lowlight_cyclegan  # noqa: E402, F401  (BasicSR cannot be imported before: it needs mending)
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

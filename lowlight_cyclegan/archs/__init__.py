@@ -1,5 +1,6 @@
 from .aspp_arch import ASPP, ASPPEncoder
 from .baselines import load_published
+from .classical_arch import CLAHE, LIME, GammaCurve
 from .ema_resnet_arch import EMA, AutoExposure, EMAResidualBlock, EMAResNetGenerator, convert_cyclegan_generator
 from .patchgan_arch import PatchGANDiscriminator
 from .retinexnet_arch import RetinexNet, convert_retinexnet
@@ -8,7 +9,7 @@ from .sci_arch import SCI, convert_sci
 from .zero_dce_arch import ZeroDCE, convert_zero_dce
 
 __all__ = [
-    'ASPP', 'ASPPEncoder', 'AutoExposure', 'EMA', 'EMAResidualBlock', 'EMAResNetGenerator', 'PatchGANDiscriminator',
-    'RUAS', 'RetinexNet', 'SCI', 'ZeroDCE', 'convert_cyclegan_generator', 'convert_retinexnet', 'convert_ruas',
-    'convert_sci', 'convert_zero_dce', 'load_published'
+    'ASPP', 'ASPPEncoder', 'AutoExposure', 'CLAHE', 'EMA', 'EMAResidualBlock', 'EMAResNetGenerator', 'GammaCurve',
+    'LIME', 'PatchGANDiscriminator', 'RUAS', 'RetinexNet', 'SCI', 'ZeroDCE', 'convert_cyclegan_generator',
+    'convert_retinexnet', 'convert_ruas', 'convert_sci', 'convert_zero_dce', 'load_published'
 ]

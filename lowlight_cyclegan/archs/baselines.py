@@ -1,4 +1,4 @@
-"""What the methods that ours is compared with share: their range, and loading of the weights their authors published."""
+"""What the methods that ours is compared with share: their range, and loading of the published weights."""
 import os
 import pickle
 import torch
@@ -40,7 +40,7 @@ class Baseline(nn.Module):
                 raise SystemExit(f"{type(self).__name__}: the weights '{file}' cannot be loaded "
                                  f"({str(error).splitlines()[0]})") from None
             if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-                raise SystemExit(f"{type(self).__name__}: '{file}' holds no weights by name; give the file as published")
+                raise SystemExit(f"{type(self).__name__}: '{file}' holds no weights by name: give the published file")
             twice = state.keys() & loaded.keys()
             if twice:
                 raise SystemExit(f"{type(self).__name__}: '{file}' repeats {min(twice)!r} of another file in {path}; "

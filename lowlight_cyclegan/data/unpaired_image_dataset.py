@@ -5,7 +5,6 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils import data as data
 
-from lowlight_cyclegan.data.data_sampler import SampleIndex
 from lowlight_cyclegan.data.data_util import FileReader, decode_image, map_threaded, read_name_list, scan_images
 from lowlight_cyclegan.registry import register_once
 
@@ -214,7 +213,7 @@ class UnpairedImageDataset(data.Dataset):
         return self._order[1][draw % num]
 
     def __getitem__(self, index):
-        if isinstance(index, SampleIndex):
+        if hasattr(index, 'draw'):  # a SampleIndex, of whichever EpochSampler
             epoch = index.epoch
             rng = self._generator(_AUGMENTATION, epoch, index.draw)
             normal_index = self._normal_index(epoch, index.draw)

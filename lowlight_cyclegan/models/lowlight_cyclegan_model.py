@@ -115,7 +115,7 @@ class LowLightCycleGANModel(BaseModel):
     def model_to_device(self, net):
         """Move to the device; in a distributed run wrap each network by itself."""
         net = net.to(self.device)
-        if self.opt['dist']:
+        if self.opt['dist'] and any(p.requires_grad for p in net.parameters()):
             device_ids = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
             net = DistributedDataParallel(net, device_ids=device_ids)
         return net

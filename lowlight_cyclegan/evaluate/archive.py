@@ -1,0 +1,123 @@
+"""Reading what people download: a folder or a zip archive, the latter not to be trusted."""
+import os
+import stat
+import zipfile
+import zlib
+from os import path as osp
+from pathlib import PurePosixPath
+
+from lowlight_cyclegan.messages import fail
+
+__all__ = ['open_source']
+
+MAX_FILES = 200_000
+MAX_BYTES = 64 << 30  # unpacked; the largest of the datasets has a few GB
+MAX_RATIO = 100  # unpacked over packed; pictures hardly shrink
+RATIO_FROM = 1 << 20  # a small file may shrink as it likes
+
+
+class FolderSource:
+    """Files below a folder; links to folders are not followed, hidden files left out.
+
+    Attributes:
+        files (list[str]): Paths relative to the folder, with slashes, sorted.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self.files = []
+        for folder, folders, names in os.walk(path):
+            folders[:] = [name for name in folders if not name.startswith('.')]
+            relative = osp.relpath(folder, path).replace(os.sep, '/')
+            self.files += [name if relative == '.' else f'{relative}/{name}' for name in names
+                           if not name.startswith('.')]
+        self.files.sort()
+
+    def read(self, name):
+        """Bytes of a file; ValueError says why there are none."""
+        try:
+            with open(osp.join(self.path, name), 'rb') as f:
+                return f.read()
+        except OSError as error:
+            raise ValueError(error.strerror) from None
+
+
+class ZipSource:
+    """Files of a zip archive, refused as a whole where one entry is not what an archive of pictures holds.
+
+    Attributes:
+        files (list[str]): Names of the entries, sorted.
+
+    Raises:
+        SystemExit: The archive is broken or cut short, has entries that point outside or are links, or unpacks to more
+            than pictures can.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        try:
+            self.zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError, ValueError) as error:
+            fail(f'{path}: is not a complete zip archive ({error}): download it again')
+        entries = [entry for entry in self.zip.infolist() if not entry.is_dir()]
+        self._check(entries)
+        self.files = sorted(e.filename for e in entries if not _is_hidden(e.filename))
+
+    def _check(self, entries):
+        if len(entries) > MAX_FILES:
+            fail(f'{self.path}: holds {len(entries)} files, more than {MAX_FILES}: refused')
+        seen = set()
+        for entry in entries:
+            name = entry.filename
+            path = PurePosixPath(name.replace('\\', '/'))
+            if path.is_absolute() or '..' in path.parts or ':' in name or '\\' in entry.orig_filename:
+                fail(f'{self.path}: the entry {name!r} points outside of the target folder: refused')
+            if stat.S_ISLNK(entry.external_attr >> 16):
+                fail(f'{self.path}: the entry {name!r} is a link: refused')
+            if entry.flag_bits & 1:
+                fail(f'{self.path}: the entry {name!r} is encrypted: unpack it and give the folder')
+            if name in seen:
+                fail(f'{self.path}: the entry {name!r} is there twice: refused')
+            seen.add(name)
+            if entry.file_size > RATIO_FROM and entry.file_size > MAX_RATIO * max(entry.compress_size, 1):
+                fail(f'{self.path}: the entry {name!r} unpacks to {entry.file_size} bytes, over {MAX_RATIO} times its '
+                     'packed size: refused as a zip bomb')
+        total = sum(entry.file_size for entry in entries)
+        packed = os.path.getsize(self.path)
+        if total > MAX_BYTES or total > RATIO_FROM and total > MAX_RATIO * packed:
+            fail(f'{self.path}: unpacks to {total} bytes from {packed}: refused as a zip bomb')
+
+    def read(self, name):
+        """Bytes of an entry, never more than it declares; ValueError says why there are none."""
+        try:
+            return self.zip.read(name)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+            raise ValueError(f'damaged in the archive ({error})') from None
+
+
+def _is_hidden(name):
+    return any(part.startswith('.') or part == '__MACOSX' for part in name.split('/'))
+
+
+def open_source(path):
+    """Open a folder or a zip archive.
+
+    Args:
+        path (str): What was downloaded.
+
+    Returns:
+        FolderSource | ZipSource: With ``path``, ``files`` and ``read(name)``.
+
+    Raises:
+        SystemExit: There is no such file or folder, it is no zip archive, or one that is refused.
+    """
+    path = osp.expanduser(path)
+    if osp.isdir(path):
+        return FolderSource(path)
+    if not osp.isfile(path):
+        fail(f'{path}: no such file or folder')
+    if path.lower().endswith(('.part', '.crdownload', '.download')):
+        fail(f'{path}: the download has not finished')
+    if path.lower().endswith(('.rar', '.7z', '.tar', '.gz', '.tgz')):
+        fail(f'{path}: only zip archives are read: unpack it and give the folder')
+    return ZipSource(path)

@@ -1,0 +1,120 @@
+"""Rows of figures as text: terminal, Markdown, CSV, LaTeX. All from the same cells."""
+import csv
+import io
+import math
+
+__all__ = ['Table', 'to_csv', 'to_latex', 'to_markdown', 'to_terminal']
+
+ARROWS = {'higher': '↑', 'lower': '↓', None: ''}
+
+
+class Table:
+    """Columns and rows of values, and how a value is written.
+
+    Args:
+        title (str): Caption.
+        columns (list[tuple]): (key, heading, 'higher', 'lower' or None, decimals). Values are numbers, text, tuples of
+            a number and its spread (written with ±), or of a number and its interval.
+        rows (list[dict]): key -> value; what is missing or not finite is written as a dash.
+        notes (Sequence[str]): Printed below the table.
+    """
+
+    def __init__(self, title, columns, rows, notes=()):
+        self.title, self.columns, self.rows, self.notes = title, columns, rows, list(notes)
+
+    def headings(self):
+        return [f'{heading} {ARROWS[better]}'.strip() for _, heading, better, _ in self.columns]
+
+    def cells(self):
+        return [[_text(row.get(key), decimals) for key, _, _, decimals in self.columns] for row in self.rows]
+
+
+def _text(value, decimals):
+    if value is None:
+        return '–'
+    if isinstance(value, str):
+        return value
+    if isinstance(value, tuple) and len(value) == 3:
+        mean, low, high = (_text(v, decimals) for v in value)
+        sign = '+' if value[0] > 0 else ''
+        return f'{sign}{mean} [{low}, {high}]'
+    if isinstance(value, tuple):
+        mean, spread = (_text(v, decimals) for v in value)
+        return mean if spread == '–' else f'{mean} ± {spread}'
+    if isinstance(value, int):
+        return str(value)
+    return f'{value:.{decimals}f}' if math.isfinite(value) else '∞' if value > 0 else '–'
+
+
+def to_terminal(table):
+    """A rich table."""
+    from rich import box
+    from rich.table import Table as RichTable
+    drawn = RichTable(title=table.title, box=box.SIMPLE_HEAD, title_justify='left', pad_edge=False)
+    for index, heading in enumerate(table.headings()):
+        numeric = any(not isinstance(row.get(table.columns[index][0]), str) for row in table.rows)
+        drawn.add_column(heading, justify='right' if numeric else 'left', no_wrap=True)
+    for cells in table.cells():
+        drawn.add_row(*cells)
+    return drawn
+
+
+def to_markdown(tables):
+    """Tables with their notes, as one Markdown text."""
+    lines = []
+    for table in tables:
+        headings = table.headings()
+        lines += [f'**{table.title}**', '', _md_row(headings), _md_row(['---'] * len(headings))]
+        lines += [_md_row(cells) for cells in table.cells()]
+        lines += ['', *(f'- {note}' for note in table.notes), '']
+    return '\n'.join(lines).rstrip() + '\n'
+
+
+def _md_row(cells):
+    return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
+
+
+def to_csv(table):
+    """Unrounded numbers, nothing where there is none; a value with a spread or interval has a column for each."""
+    spreads = {}
+    for key, *_ in table.columns:
+        width = max((len(row[key]) for row in table.rows if isinstance(row.get(key), tuple)), default=1)
+        spreads[key] = {1: [key], 2: [key, f'{key}_spread'], 3: [key, f'{key}_low', f'{key}_high']}[width]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow([name for names in spreads.values() for name in names])
+    for row in table.rows:
+        cells = []
+        for key, names in spreads.items():
+            value = row.get(key)
+            value = value if isinstance(value, tuple) else (value, )
+            cells += ['' if v is None or v != v else v for v in value] + [''] * (len(names) - len(value))
+        writer.writerow(cells)
+    return text.getvalue()
+
+
+def to_latex(tables):
+    """Tables for booktabs, with their notes as comments."""
+    lines = []
+    for table in tables:
+        lines += [f'% {note}' for note in table.notes]
+        align = ''.join('l' if all(isinstance(row.get(key), str) for row in table.rows) else 'r'
+                        for key, *_ in table.columns)
+        lines += ['\\begin{table}', '\\centering', f'\\caption{{{_tex(table.title)}}}',
+                  f'\\begin{{tabular}}{{{align}}}', '\\toprule', _tex_row(table.headings()), '\\midrule']
+        lines += [_tex_row(cells) for cells in table.cells()]
+        lines += ['\\bottomrule', '\\end{tabular}', '\\end{table}', '']
+    return '\n'.join(lines)
+
+
+def _tex_row(cells):
+    return ' & '.join(map(_tex, cells)) + ' \\\\'
+
+
+TEX = {'\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'\#', '_': r'\_', '{': r'\{', '}': r'\}',
+       '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$', '↑': r'$\uparrow$', '↓': r'$\downarrow$',
+       '–': '--', '∞': r'$\infty$', 'Δ': r'$\Delta$'}
+
+
+def _tex(text):
+    return ''.join(TEX.get(character, character) for character in text)

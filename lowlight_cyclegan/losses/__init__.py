@@ -1,0 +1,4 @@
+from .sci_loss import SCILoss
+from .zero_dce_loss import ZeroDCELoss
+
+__all__ = ['SCILoss', 'ZeroDCELoss']

@@ -1,0 +1,197 @@
+import csv
+import cv2
+import json
+import math
+import numpy as np
+import os
+import pytest
+import shutil
+import torch
+import torch.distributed as dist
+from basicsr.metrics import calculate_psnr, calculate_ssim
+
+from lowlight_cyclegan import cli
+from lowlight_cyclegan.evaluate import measure
+from lowlight_cyclegan.evaluate.measure import Cache, Protocol, find_pairs, gt_mean, measure_pair
+
+
+@pytest.fixture
+def data(tmp_path, write_pairs):
+    return write_pairs(tmp_path / 'toy', 3)
+
+
+@pytest.fixture
+def evaluate(tmp_path, data, monkeypatch):
+    """Function that evaluates methods on the toy pairs: the table as JSON, and how many images were enhanced."""
+    calls = []
+    enhance = measure.enhance
+    monkeypatch.setattr(measure, 'enhance', lambda *args: calls.append(1) or enhance(*args))
+
+    def run(methods, *args, output='out', figures=False):
+        calls.clear()
+        flags = [flag for method in methods for flag in ('--method', method)]
+        cli.main(['evaluate', *flags, '--data', f'toy={data}/low:{data}/high', '--lpips', 'none', '--output',
+                  str(tmp_path / output), *([] if figures else ['--no-figures']), *args])
+        return json.loads((tmp_path / output / 'table.json').read_text()), len(calls)
+
+    return run
+
+
+def test_table_equals_basicsr(evaluate, data, tmp_path, capsys):
+    table, _ = evaluate(['input', 'gamma'], figures=True)
+    row, other = table['tables'][0]['rows']
+    pairs = [[cv2.imread(str(data / kind / f'{i}.png')) for kind in ('low', 'high')] for i in range(3)]
+    psnr = [calculate_psnr(low, high, 0) for low, high in pairs]
+    assert row['psnr'] == pytest.approx([np.mean(psnr), np.std(psnr, ddof=1) / math.sqrt(3)])
+    assert row['ssim'][0] == pytest.approx(np.mean([calculate_ssim(low, high, 0) for low, high in pairs]))
+    assert row['niqe'] == [None, None] and row['lpips'] == [None, None]  # below 96 pixels; left out
+    assert (row['method'], row['n'], other['method']) == ('input', 3, 'gamma')
+    assert row['psnr_gt_mean'][0] > row['psnr'][0] + 10  # only the exposure differs
+    difference = table['tables'][1]['rows'][0]
+    assert difference['psnr'][0] == pytest.approx(other['psnr'][0] - row['psnr'][0])
+    assert difference['psnr'][1] < difference['psnr'][0] < difference['psnr'][2]
+    out = tmp_path / 'out'
+    for name in ('table.md', 'table.tex', 'table.csv', 'differences.csv', 'comparison_toy.png', 'scatter_toy.png',
+                 'metrics_toy.png'):
+        assert (out / name).stat().st_size > 0, name
+    text = capsys.readouterr().out
+    for where in (text, (out / 'table.md').read_text()):
+        assert 'PSNR and SSIM on RGB, border 0, rounding to 8 bits: nearest, resize: off' in where
+        assert f"{row['psnr'][0]:.3f} ± {row['psnr'][1]:.3f}" in where
+    images = list(csv.DictReader((out / 'per_image.csv').open()))
+    assert [(r['method'], r['image']) for r in images] == [(m, str(i)) for m in ('input', 'gamma') for i in range(3)]
+    assert float(images[1]['psnr']) == pytest.approx(psnr[1])
+
+
+def test_cache(evaluate, data, tmp_path):
+    first, count = evaluate(['input'])
+    assert count == 3
+    table, count = evaluate(['input', 'gamma'])
+    assert count == 3 and table['tables'][0]['rows'][0] == first['tables'][0]['rows'][0]
+    assert evaluate(['gamma', 'input'])[1] == 0
+    assert evaluate(['input'], '--border', '2')[1] == 3  # another protocol
+    shutil.move(data / 'low' / '0.png', data / 'low' / 'x.png')
+    shutil.move(data / 'high' / '0.png', data / 'high' / 'x.png')
+    assert evaluate(['input'])[1] == 0  # content counts, not names
+    cv2.imwrite(str(data / 'high' / '1.png'), cv2.imread(str(data / 'high' / '1.png')) // 2)
+    assert evaluate(['input'])[1] == 1
+    for name in os.listdir(tmp_path / 'out' / 'cache'):  # broken entries are made again
+        (tmp_path / 'out' / 'cache' / name).write_bytes(b'{') if name.endswith('.json') else None
+    assert evaluate(['input'])[1] == 3
+
+
+def test_protocol_changes_the_figures(data):
+    pair = find_pairs(f'toy={data}/low:{data}/high')[1][0]
+    low, high = cv2.imread(pair.low), cv2.imread(pair.high)
+    kinds = [Protocol(lpips='none'), Protocol('y', lpips='none'), Protocol(border=4, lpips='none')]
+    values = [measure_pair(low, high, protocol)['psnr'] for protocol in kinds]
+    assert values == [calculate_psnr(low, high, 0), calculate_psnr(low, high, 0, test_y_channel=True),
+                      calculate_psnr(low, high, 4)]
+    fast = measure_pair(low, high, Protocol(metrics='fast', lpips='none'))
+    assert fast['ssim'] == pytest.approx(calculate_ssim(low, high, 0), rel=1e-4)
+    assert len({protocol.fingerprint() for protocol in kinds}) == 3
+    assert 'on Y, border 0' in kinds[1].describe()
+
+
+def test_uniform_window_is_that_of_scikit_image():
+    metrics = pytest.importorskip('skimage.metrics')
+    rng = np.random.default_rng(0)
+    x, y = (rng.integers(0, 256, (30, 40, 3), dtype=np.uint8) // divisor for divisor in (1, 2))
+    y = (y // 2 + x // 2).astype(np.uint8)
+    assert measure.ssim_uniform(x, y) == pytest.approx(metrics.structural_similarity(x, y, channel_axis=2), rel=1e-9)
+    inner = metrics.structural_similarity(x[4:-4, 4:-4], y[4:-4, 4:-4], channel_axis=2)
+    assert measure.ssim_uniform(x, y, crop_border=4) == pytest.approx(inner, rel=1e-9)
+    assert measure.ssim_uniform(x, x, test_y_channel=True) == pytest.approx(1)
+
+
+def test_resize(evaluate):
+    table, _ = evaluate(['input'], '--resize', '20x24')
+    assert 'resize: 20x24' in table['protocol']
+
+
+def test_gt_mean_takes_the_exposure_out():
+    img = np.random.default_rng(0).integers(40, 90, (8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(gt_mean(img * 0.3, img), img, rtol=1e-5)
+    assert gt_mean(np.zeros_like(img), img).max() == 0
+    assert gt_mean(img, np.full_like(img, 255)).max() == 255
+
+
+def test_clean_rows_and_warning(evaluate, data, tmp_path, caplog):
+    train = tmp_path / 'train'
+    train.mkdir()
+    shutil.copy(data / 'low' / '0.png', train)
+    cv2.imwrite(str(train / '1.png'), cv2.imread(str(data / 'high' / '1.png')) // 2)
+    table, _ = evaluate(['input', 'gamma'], '--train-manifest', str(train))
+    line = 'toy: of its 3 images 1 are identical to training images and 1 more show the same view'
+    assert line in caplog.text and any(line in note for note in table['notes'])
+    rows = table['tables'][0]['rows']
+    assert [(r['data'], r['method'], r['n']) for r in rows] == [
+        (title, method, n) for title, n in (('toy', 3), ('toy, no identical image in training', 2),
+                                            ('toy, no view of it in training', 1)) for method in ('input', 'gamma')]
+    alone = next(r for r in table['images'] if (r['image'], r['method']) == ('2', 'gamma'))
+    assert rows[-1]['psnr'] == [alone['psnr'], None]
+    shutil.rmtree(train)
+    train.mkdir()
+    cv2.imwrite(str(train / '1.png'), np.random.default_rng(5).integers(0, 9, (48, 40, 3), dtype=np.uint8))
+    assert len(evaluate(['input'], '--train-manifest', str(train))[0]['tables'][0]['rows']) == 1
+
+
+def sharded(rank, run, tmp_path):
+    os.environ.update(RANK=str(rank), WORLD_SIZE='1')  # the process group is made here, not by the command
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=rank, world_size=2)
+    try:
+        count = run()
+    except FileNotFoundError:  # rank 1 writes no table
+        count = None
+    (tmp_path / f'count{rank}').write_text(str(count))
+    dist.destroy_process_group()
+
+
+def test_two_processes_share_the_images(evaluate, data, tmp_path):
+    alone, _ = evaluate(['input', 'gamma'], output='alone')
+    cached = len(os.listdir(tmp_path / 'alone' / 'cache'))
+    torch.multiprocessing.start_processes(
+        sharded, args=(lambda: evaluate(['input', 'gamma'], output='both')[1], tmp_path), nprocs=2, start_method='fork')
+    both = json.loads((tmp_path / 'both' / 'table.json').read_text())
+    for table in (alone, both):
+        for row in table['tables'][0]['rows']:
+            row.pop('ms')
+    assert both['tables'] == alone['tables'] and len(os.listdir(tmp_path / 'both' / 'cache')) == cached
+    assert (tmp_path / 'count0').read_text() == '3'  # of six
+    assert 'computed 6, from the cache 0 of the images' in both['notes']
+
+
+def test_mistakes_are_one_line(evaluate, data, tmp_path, refusal):
+    assert 'is there twice' in refusal(evaluate, ['input', 'input'])
+    assert '--baseline x: is none of the methods: input' in refusal(evaluate, ['input'], '--baseline', 'x')
+    assert 'x: is no manifest' in refusal(evaluate, ['input'], '--train-manifest', 'x')
+    assert '--lpips-trunk x: no such file' in refusal(evaluate, ['input'], '--lpips-trunk', 'x')
+    assert '--device nowhere' in refusal(evaluate, ['input'], '--device', 'nowhere')
+    assert 'in none of the datasets' in refusal(evaluate, ['input'], '--figure-images', '77')
+    assert 'write it as NAME=LOW_FOLDER:HIGH_FOLDER' in refusal(find_pairs, 'toy=low')
+    assert "'a/b' does not" in refusal(find_pairs, 'a/b=low:high')
+    assert 'no such folder' in refusal(find_pairs, f'toy={data}/low:{data}/absent')
+    assert 'no images in' in refusal(find_pairs, f'toy={data}/low:{data}')
+    assert 'too small' in refusal(evaluate, ['gamma'], '--border', '16')
+    (data / 'low' / '1.png').write_bytes(b'x')
+    assert 'low/1.png: cannot be read' in refusal(evaluate, ['input'])
+    cv2.imwrite(str(data / 'low' / '1.png'), np.zeros((9, 9, 3), np.uint8))
+    assert 'is 9x9, its reference' in refusal(evaluate, ['input'])
+    (data / 'low' / '1.png').unlink()
+    assert '1 images are in one of the folders alone, such as 1' in refusal(evaluate, ['input'])
+
+
+@pytest.mark.parametrize('flags', [['--border', '-1'], ['--resize', '0x5'], ['--color', 'lab']])
+def test_wrong_flags(evaluate, flags, capsys):
+    with pytest.raises(SystemExit) as stop:
+        evaluate(['input'], *flags)
+    assert stop.value.code == 2 and f'argument {flags[0]}' in capsys.readouterr().err
+
+
+def test_cache_entries_need_both_files(tmp_path):
+    cache, record = Cache(str(tmp_path)), dict.fromkeys((*measure.METRICS, 'ms', 'machine'), 1.0)
+    cache.put('k', record, np.zeros((4, 4, 3), np.uint8))
+    assert cache.get('k') == record
+    (tmp_path / 'k.png').unlink()
+    assert cache.get('k') is None

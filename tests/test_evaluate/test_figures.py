@@ -1,0 +1,31 @@
+import cv2
+import numpy as np
+
+from lowlight_cyclegan.evaluate.figures import _spread, comparison_figure, pick_crop, scatter_figure
+from lowlight_cyclegan.evaluate.measure import METRICS, Pair
+
+
+def test_crop_lies_where_the_detail_is():
+    img = np.full((100, 150, 3), 90, np.uint8)
+    img[60:80, 100:130] = np.random.default_rng(0).integers(0, 255, (20, 30, 3))
+    x, y, w, h = pick_crop(img)
+    assert (w, h) == (30, 20) and abs(x - 100) <= 2 and abs(y - 60) <= 2
+    assert pick_crop(img[:3, :4])[2:] == (1, 1)
+
+
+def test_rows_lie_evenly():
+    assert _spread(list(range(15)), 3) == [2, 7, 12] and _spread([5], 3) == [5]
+
+
+def test_comparison_has_a_column_for_each_method(tmp_path):
+    img = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / 'a.png'), img)
+    file = str(tmp_path / 'a.png')
+    records = [{'method': m, 'image': 'a', 'picture': file, **dict.fromkeys(METRICS, 7.0)} for m in ('input', 'm')]
+    figure = comparison_figure([Pair('a', file, file)], ['input', 'm'], records, crop=(3, 4, 10, 6))
+    axes = figure.axes
+    assert [ax.get_title() for ax in axes[:3]] == ['input', 'm', 'reference'] and len(axes) == 6
+    np.testing.assert_array_equal(axes[4].images[0].get_array(), img[4:10, 3:13, ::-1])
+    assert axes[4].get_xlabel() == '7.00 dB'
+    points = scatter_figure('d', ['input', 'm'], records, 'input').axes[0].collections[0].get_offsets()
+    assert points.tolist() == [[7, 7]]

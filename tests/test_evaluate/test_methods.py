@@ -1,0 +1,146 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from basicsr.archs import build_network
+from torch import nn
+
+from lowlight_cyclegan.archs import EMAResNetGenerator
+from lowlight_cyclegan.evaluate.measure import round_output
+from lowlight_cyclegan.evaluate.methods import complexity, enhance, load_method
+
+NETWORK = dict(type='EMAResNetGenerator', num_feat=8, num_block=1, ema_factor=4)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Folder of a training run with a checkpoint of plain and averaged weights."""
+    nets = [build_network(dict(NETWORK)) for _ in range(2)]
+    (tmp_path / 'models').mkdir()
+    torch.save({key: net.state_dict() for key, net in zip(('params', 'params_ema'), nets)},
+               tmp_path / 'models' / 'net_g_5.pth')
+    (tmp_path / 'toy.yml').write_text(f'network_g: {NETWORK}\npath: {{pretrain_network_g: '
+                                      f'{tmp_path}/models/net_g_5.pth, param_key_g: params}}\n')
+    return tmp_path, nets
+
+
+def weights(net):
+    return torch.cat([p.flatten() for p in net.parameters()])
+
+
+def test_by_name():
+    assert isinstance(load_method('input').net, nn.Identity)
+    gamma = load_method('gamma').net
+    assert type(gamma).__name__ == 'GammaCurve' and not gamma.training
+    assert type(load_method('CLAHE').net).__name__ == 'CLAHE'
+
+
+def test_from_options_and_from_a_run(run):
+    folder, (net, averaged) = run
+    method = load_method(f'ours={folder}/toy.yml')
+    assert method.label == 'ours' and torch.equal(weights(method.net), weights(net))
+    method = load_method(f'ours={folder}/models/net_g_5.pth')
+    assert torch.equal(weights(method.net), weights(averaged))
+    assert not method.net.training and not any(p.requires_grad for p in method.net.parameters())
+
+
+@pytest.mark.parametrize('text', ['SCI-easy=easy.pt', 'small=sci:easy.pt'])
+def test_published_weights(lol_root, text):
+    folder = lol_root.parents[1] / 'weights' / 'baselines' / 'sci'
+    if not folder.is_dir():
+        pytest.skip('the published weights are not at ../shared/weights/baselines')
+    assert type(load_method(text.replace('easy.pt', f'{folder}/easy.pt')).net).__name__ == 'SCI'
+
+
+def test_refusals(run, refusal):
+    folder, _ = run
+    assert 'did you mean gammacurve?' in refusal(load_method, 'gamacurve')
+    assert 'needs weights' in refusal(load_method, 'EMAResNetGenerator')
+    assert 'write it as NAME' in refusal(load_method, '=x.pth')
+    assert 'no such file: x.pth' in refusal(load_method, 'ours=x.pth')
+    assert "no published weights are known for 'scii', did you mean sci?" in refusal(
+        load_method, f'a=scii:{folder}/models/net_g_5.pth')
+    assert 'ZeroDCE: ' in refusal(load_method, f'Zero-DCE={folder}/models/net_g_5.pth')
+    (folder / 'alone').mkdir()
+    (folder / 'net.pth').write_bytes((folder / 'models' / 'net_g_5.pth').read_bytes())
+    (folder / 'toy.yml').rename(folder / 'alone' / 'toy.yml')
+    assert 'lies in no training run' in refusal(load_method, f'ours={folder}/models/net_g_5.pth')
+    options = folder / 'alone' / 'toy.yml'
+    text = options.read_text()
+    options.write_text(text.replace('num_feat', 'num_feet'))
+    assert 'network_g: ' in refusal(load_method, f'ours={options}')
+    options.write_text(text.replace("'num_feat': 8", "'num_feat': 16"))
+    assert 'does not fit' in refusal(load_method, f'ours={options}')
+    options.write_text(text.split('path:')[0])
+    assert 'no weights to evaluate' in refusal(load_method, f'ours={options}')
+    options.write_text('a: 1')
+    assert 'network_g: needs a type' in refusal(load_method, f'ours={options}')
+    options.write_text(text)
+    (folder / 'models' / 'net_g_5.pth').write_bytes(b'broken')
+    assert 'cannot be loaded as weights' in refusal(load_method, f'ours={options}')
+
+
+def test_fingerprint_follows_weights_and_settings(run):
+    folder, _ = run
+    same = [load_method(f'{label}={folder}/toy.yml').fingerprint for label in 'ab']
+    assert same[0] == same[1]
+    assert load_method(f'ours={folder}/models/net_g_5.pth').fingerprint != same[0]
+    (folder / 'g.yml').write_text('network_g: {type: GammaCurve, gamma: 0.5}')
+    assert load_method('gamma').fingerprint != load_method(f'gamma={folder}/g.yml').fingerprint
+
+
+def test_enhance_keeps_pixels_and_order():
+    img = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    output, ms = enhance(nn.Identity(), img)
+    assert np.abs(output - img).max() < 1e-4 and ms >= 0
+
+    class Red(nn.Module):
+
+        def forward(self, x):
+            return x * torch.tensor([1., 0, 0]).view(1, 3, 1, 1) - torch.tensor([0, 2., 2]).view(1, 3, 1, 1)
+
+    output = enhance(Red(), img)[0]
+    assert np.abs(output[..., 2] - img[..., 2]).max() < 1e-4 and output[..., :2].max() == 0  # BGR, clipped
+
+
+def test_rounding():
+    values = np.array([[[0.4, 0.6, 254.9]]], np.float32)
+    assert round_output(values, 'nearest').tolist() == [[[0, 1, 255]]]
+    assert round_output(values, 'floor').tolist() == [[[0, 0, 254]]]
+    assert round_output(values, 'none') is values
+
+
+def test_complexity_counts_what_is_used():
+
+    class Net(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 64, 3)
+
+        def forward(self, x):
+            return self.used(x)
+
+    params, gmacs = complexity(Net(), (10, 20))
+    assert params * 1e6 == pytest.approx(3 * 3 * 9 + 3)
+    assert gmacs * 1e9 == pytest.approx(10 * 20 * 3 * 3 * 9)  # a multiply and add is one
+    assert all(np.isnan(complexity(nn.Identity(), (10, 20))))
+
+
+def test_paper_generator_has_its_parameters():
+    net = EMAResNetGenerator()
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(13.613, abs=5e-4)
+    small = build_network(dict(NETWORK))
+    assert complexity(small, (32, 32))[0] * 1e6 == pytest.approx(sum(p.numel() for p in small.parameters()))
+
+
+def test_images_are_read_as_the_toolbox_does(tmp_path, run):
+    """What evaluate enhances is what the model of this project makes of the same file."""
+    folder, (net, _) = run
+    img = np.random.default_rng(0).integers(0, 60, (32, 36, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / 'x.png'), img)
+    x = torch.from_numpy(cv2.imread(str(tmp_path / 'x.png'))[..., ::-1].copy()).permute(2, 0, 1)[None] / 255 * 2 - 1
+    with torch.no_grad():
+        expected = (net(x)[0] + 1) / 2 * 255
+    output = enhance(load_method(f'ours={folder}/toy.yml').net, img)[0]
+    assert np.abs(output[..., ::-1].transpose(2, 0, 1) - expected.numpy()).max() < 1e-2

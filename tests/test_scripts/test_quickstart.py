@@ -1,0 +1,110 @@
+import cv2
+import importlib.util
+import itertools
+import numpy as np
+import pytest
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[2] / 'scripts' / 'quickstart.py'
+
+
+@pytest.fixture(scope='module')
+def quickstart():
+    pytest.importorskip('skimage')
+    spec = importlib.util.spec_from_file_location('quickstart', SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def data(quickstart, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data')
+    return folder, quickstart.make_data(folder)
+
+
+def read(folder):
+    return {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.iterdir())}
+
+
+def test_photographs_are_disjoint(quickstart):
+    # left and right of a stereo pair are one photograph
+    train, val = ({name.split('.')[0].removesuffix('_left').removesuffix('_right') for name in names}
+                  for names in (quickstart.TRAIN_PHOTOS, quickstart.VAL_PHOTOS))
+    assert len(train) >= 2 and len(val) >= 2 and not train & val
+
+
+def test_tiles_cover_the_image_once(quickstart):
+    h, w = 5 * quickstart.TILES, 7 * quickstart.TILES
+    img = np.arange(h * w).reshape(h, w, 1)
+    black, white = quickstart.tiles(img)
+    pixels = np.concatenate([tile.ravel() for tile in black + white])
+    assert len(np.unique(pixels)) == len(pixels) == h * w
+    assert len(black) == len(white)
+
+
+def test_domains_of_training_show_different_places(data):
+    folder, train_pairs = data
+    normal = [img.tobytes() for img in read(folder / 'train' / 'normal').values()]
+    darkened = {img.tobytes() for _, img in train_pairs}
+    assert normal and darkened and not darkened & set(normal)
+
+
+def test_validation_pairs_have_the_same_names_and_shapes(quickstart, data):
+    low, normal = (read(data[0] / 'val' / domain) for domain in ('low', 'normal'))
+    assert low.keys() == normal.keys() and len(low) == len(quickstart.VAL_PHOTOS) * quickstart.VAL_EXPOSURES
+    for name, img in low.items():
+        assert img.dtype == np.uint8 and img.shape == normal[name].shape and min(img.shape[:2]) >= 96
+        assert img.mean() < 0.6 * normal[name].mean()
+
+
+def test_training_tiles_are_as_large_as_the_crops(data):
+    options = (SCRIPT.parents[1] / 'options' / 'quickstart.yml').read_text()
+    size = int(options.split('gt_size:')[1].split()[0])
+    for domain in ('low', 'normal'):
+        assert all(min(img.shape[:2]) >= size for img in read(data[0] / 'train' / domain).values())
+
+
+def test_data_depends_on_the_seed_alone(quickstart, data, tmp_path):
+    quickstart.make_data(tmp_path / 'again')
+    quickstart.make_data(tmp_path / 'other', seed=1)
+    for part, domain in itertools.product(('train', 'val'), ('low', 'normal')):
+        first, again, other = (read(root / part / domain) for root in (data[0], tmp_path / 'again', tmp_path / 'other'))
+        assert all(np.array_equal(first[name], again[name]) for name in first)
+        same = all(np.array_equal(first[name], other[name]) for name in first)
+        assert same == (domain == 'normal')
+
+
+def test_srgb_curve(quickstart):
+    x = np.linspace(0, 1, 256)
+    # IEC 61966-2-1: middle grey, 18% of the light, is 118 of 255
+    assert round(float(quickstart.linear_to_srgb(np.array(0.18))) * 255) == 118
+    assert np.allclose(quickstart.linear_to_srgb(quickstart.srgb_to_linear(x)), x, atol=1e-6)
+
+
+def test_darkening_is_exact_in_linear_light(quickstart):
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    dark = [quickstart.darken(ramp, exposure).astype(int) for exposure in (1, 1 / 4, 1 / 16, 1 / 64)]
+    assert np.array_equal(dark[0], ramp)
+    for brighter, darker in itertools.pairwise(dark):
+        assert (darker <= brighter).all() and (darker[:, 64:] < brighter[:, 64:]).all()
+        assert (np.diff(darker, axis=1) >= 0).all()
+    # a quarter of the light of white: sRGB 0.5371
+    assert dark[1][0, 255, 0] == round(0.5371 * 255)
+
+
+def test_noise_is_that_of_the_camera(quickstart):
+    exposure, level = 1 / 16, 200
+    img = np.full((400, 400, 3), level, np.uint8)
+    noisy = quickstart.darken(img, exposure, np.random.default_rng(0))
+    assert noisy.dtype == np.uint8
+    electrons = quickstart.srgb_to_linear(noisy / 255) * quickstart.FULL_WELL
+    expected = quickstart.srgb_to_linear(level / 255) * exposure * quickstart.FULL_WELL
+    assert electrons.mean() == pytest.approx(expected, rel=0.01)
+    # photons and read noise; a grey level's rounding adds little
+    assert electrons.std() == pytest.approx(np.sqrt(expected + quickstart.READ_NOISE**2), rel=0.05)
+
+
+def test_fitted_gamma_is_found_again(quickstart):
+    normal = np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (1, 4, 3))
+    assert quickstart.fit_gamma([(quickstart.apply_gamma(normal, 1 / 0.4), normal)]) == pytest.approx(0.4, abs=0.011)

@@ -1,0 +1,97 @@
+import pytest
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ['scripts/env.sh', 'scripts/quickstart.sh', 'scripts/test.sh', '.ci/run']
+
+
+def bash(*arguments, **kwargs):
+    return subprocess.run(['bash', *map(str, arguments)], capture_output=True, text=True, timeout=60, **kwargs)
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_syntax(script):
+    assert bash('-n', ROOT / script).returncode == 0
+
+
+@pytest.mark.parametrize('script', ['quickstart.sh', 'test.sh'])
+@pytest.mark.parametrize('flag', ['-h', '--help'])
+def test_help_comes_at_once(script, flag, tmp_path):
+    result = bash(ROOT / 'scripts' / script, flag, cwd=tmp_path)
+    assert result.returncode == 0 and result.stdout.startswith('Usage:') and not list(tmp_path.iterdir())
+
+
+def test_quickstart_refuses_arguments():
+    result = bash(ROOT / 'scripts' / 'quickstart.sh', '--fast')
+    assert result.returncode == 2 and 'Usage' in result.stdout
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of env.sh in a repository whose pythons are stand-ins that write down what pip is asked to install."""
+    (tmp_path / 'repo' / 'scripts').mkdir(parents=True)
+    (tmp_path / 'repo' / 'setup.py').write_text('')
+    (tmp_path / 'repo' / 'scripts' / 'env.sh').write_text((ROOT / 'scripts' / 'env.sh').read_text())
+    (tmp_path / 'bin').mkdir()
+    python = tmp_path / 'bin' / 'python3.11'
+    python.write_text("""#!/bin/bash
+case "$*" in
+  --version) echo Python 3.11.0 ;;
+  "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+  "-m pip install "*)
+    echo "Looking in indexes: https://packages.example/simple"
+    [ ! -e "$0.broken" ] || exit 1
+    echo "$*" >> "$PIP_CALLS" ;;
+esac
+""")
+    python.chmod(0o755)
+    for name in ('python3.12', 'python3.10', 'python3', 'python'):  # like a version manager's shim without its Python
+        (tmp_path / 'bin' / name).write_text('#!/bin/bash\nexit 127\n')
+        (tmp_path / 'bin' / name).chmod(0o755)
+
+    def enter():
+        env = {'PATH': f"{tmp_path / 'bin'}:/usr/bin:/bin", 'PIP_CALLS': str(tmp_path / 'calls')}
+        return bash('-c', 'set -euo pipefail; source repo/scripts/env.sh; enter_environment', cwd=tmp_path, env=env)
+
+    return tmp_path, enter
+
+
+def test_environment_is_made_once(checkout):
+    folder, enter = checkout
+    result = enter()
+    assert result.returncode == 0, result.stderr
+    calls = (folder / 'calls').read_text().splitlines()
+    assert 'torch' in calls[1] and '--no-build-isolation' in calls[2] and '[all]' in calls[2]
+    result = enter()
+    assert result.returncode == 0 and result.stdout == ''
+    assert (folder / 'calls').read_text().splitlines() == calls
+
+
+def test_changed_setup_is_installed(checkout):
+    folder, enter = checkout
+    enter()
+    (folder / 'repo' / 'setup.py').write_text('changed')
+    assert enter().returncode == 0
+    assert len((folder / 'calls').read_text().splitlines()) == 6
+
+
+def test_failed_installation_says_why_and_is_taken_up_again(checkout):
+    folder, enter = checkout
+    broken = folder / 'repo' / '.venv' / 'bin' / 'python.broken'
+    broken.parent.mkdir(parents=True)
+    broken.touch()
+    result = enter()
+    assert result.returncode == 1 and 'installation failed' in result.stderr
+    assert 'packages.example' not in result.stdout + result.stderr
+    broken.unlink()
+    assert enter().returncode == 0
+    assert len((folder / 'calls').read_text().splitlines()) == 3
+
+
+def test_no_python_is_one_line(checkout):
+    folder, enter = checkout
+    (folder / 'bin' / 'python3.11').write_text('#!/bin/bash\nexit 127\n')
+    result = enter()
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1 and 'No Python 3.10' in result.stderr
+    assert not (folder / 'repo' / '.venv').exists()
