@@ -70,9 +70,12 @@ def remove_old_checkpoints(models, training_states, iteration, keep_last):
         keep_last (int): How many to keep, at least 1.
     """
     states = sorted(int(name[:-6]) for name in os.listdir(training_states) if re.fullmatch(r'\d+\.state', name))
-    for old in [state for state in states if state <= iteration][:-keep_last]:
+    states = [state for state in states if state <= iteration]
+    for old in states[:-keep_last]:
         os.remove(os.path.join(training_states, f'{old}.state'))
-        for folder, pattern in ((models, rf'net_\w+_{old}\.pth'), (training_states, rf'{old}_rank\d+\.pth')):
-            for name in os.listdir(folder):
-                if re.fullmatch(pattern, name):
-                    os.remove(os.path.join(folder, name))
+    # All that is older, not only what these states named: a kill between the two steps leaves files without a state.
+    for folder, pattern in ((models, r'net_\w+_(\d+)\.pth'), (training_states, r'(\d+)_rank\d+\.pth')):
+        for name in os.listdir(folder):
+            match = re.fullmatch(pattern, name)
+            if match and int(match[1]) < states[-keep_last:][0]:
+                os.remove(os.path.join(folder, name))

@@ -381,3 +381,15 @@ def test_full_disk_stops_the_run_and_keeps_the_older_checkpoints(toy_model, tmp_
     with pytest.raises(SystemExit, match='Cannot save .*net_g_2.pth: No space left on device'):
         toy_model.save(0, 2)
     assert {p: p.read_bytes() for p in tmp_path.rglob('*.*') if p.is_file()} == before
+
+
+def test_files_whose_state_is_gone_are_removed_with_the_next_checkpoint(toy_model, tmp_path):
+    """As a kill between removing a state and removing its networks leaves them."""
+    toy_model.opt['logger']['keep_last'] = 2
+    for iteration in (1, 2):
+        toy_model.save(0, iteration)
+    (tmp_path / 'training_states' / '1.state').unlink()
+    (tmp_path / 'training_states' / '1_rank1.pth').write_bytes(b'')
+    toy_model.save(0, 3)
+    assert states(tmp_path) == ['2.state', '3.state']
+    assert {p.name.rsplit('_')[-1] for p in (tmp_path / 'models').iterdir()} == {'2.pth', '3.pth'}
