@@ -77,6 +77,7 @@ def start(folder, ranks=1, port=0, before=None):
             sys.stdout = sys.stderr = open(2, 'w', buffering=1, closefd=False)  # in place of pytest's capture
             logging.root.handlers.clear()
             os.chdir(folder)
+            os.setsid()  # a group of its own, with its workers
             sys.argv = ['train', '-opt', 'toy.yml', '--auto_resume']
             if ranks > 1:
                 sys.argv += ['--launcher', 'pytorch']
@@ -112,6 +113,12 @@ def wait(pids, timeout=120):
                 os.kill(pid, signal.SIGKILL)
             pytest.fail(f'a run hung: {codes}')
         time.sleep(0.005)
+    for pid in pids:
+        try:
+            # A worker process that starts while its parent is killed takes init for its parent and waits forever.
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
     return [codes[pid] for pid in pids]
 
 
