@@ -132,8 +132,9 @@ def test_rank_1_leaves_the_talking_to_rank_0(problems, toy_run, monkeypatch):
 
 
 @pytest.mark.parametrize('name', [name for name in sorted(os.listdir(options_dir())) if name.endswith('.yml')])
-def test_own_options_have_only_the_expected_problems(name):
+def test_own_options_have_only_the_expected_problems(name, tmp_path, monkeypatch):
     """Everything but the data, which is not here, and the network that a test file measures."""
+    monkeypatch.chdir(tmp_path)
     path = os.path.join(options_dir(), name)
     with open(path, encoding='utf-8') as f:
         assert isinstance(yaml.safe_load(f), dict)
