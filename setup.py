@@ -32,6 +32,8 @@ setup(
         'pyyaml',
         'matplotlib',
         'rich',
+        'pillow',
+        'safetensors',
     ],
     extras_require={
         'pyiqa': PYIQA,
@@ -43,7 +45,7 @@ setup(
     package_dir={'lowlight_cyclegan.options': 'options'},
     package_data={
         'lowlight_cyclegan.options': ['*.yml', '*.txt'],
-        'lowlight_cyclegan': ['weights/*.pth', 'weights/*.md'],
+        'lowlight_cyclegan': ['weights/*.safetensors', 'weights/*.md'],
     },
     include_package_data=False,
     zip_safe=False,

@@ -5,7 +5,7 @@ Importing this package loads neither torch nor basicsr; ``register()`` puts its 
 from . import autoload
 
 __version__ = '0.1.0'
-__all__ = ['register']
+__all__ = ['Enhancer', 'register']
 
 autoload.install()
 
@@ -14,3 +14,10 @@ def register():
     """Repair BasicSR where it needs it and register our archs, datasets, losses, metrics and models. Repeatable."""
     from . import plugin
     plugin.register()
+
+
+def __getattr__(name):
+    if name == 'Enhancer':  # loads torch
+        from .enhance.enhancer import Enhancer
+        return Enhancer
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -4,6 +4,7 @@ BasicSR's train_pipeline and flags; ./experiments takes what it writes.
 """
 import os
 import re
+import signal
 
 from .cli import run_parser
 
@@ -24,6 +25,9 @@ def main():
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         if 'DataLoader worker' in reason:
+            if hasattr(signal, 'SIGCHLD'):
+                # The loader's handler would raise once more as the other workers end, in place of the line below.
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             raise SystemExit(f'{reason} If memory ran out, lower num_worker_per_gpu. '
                              'Continue with --auto_resume.') from None
         if re.search('gloo|NCCL', str(error)):

@@ -1,5 +1,4 @@
 """What is compared: networks and classical methods, all called on (n, 3, h, w) in [-1, 1]."""
-import glob
 import hashlib
 import inspect
 import json
@@ -16,11 +15,10 @@ from os import path as osp
 from torch import nn
 
 from lowlight_cyclegan.archs.baselines import PUBLISHED, load_published
+from lowlight_cyclegan.enhance.pretrained import boxed, load_pretrained, load_state
 from lowlight_cyclegan.messages import fail, nearest
 
 __all__ = ['Method', 'complexity', 'enhance', 'load_method']
-
-CHECKPOINTS = ('params_ema', 'params')  # the averaged weights are those a training run validates
 
 
 @dataclass
@@ -42,11 +40,11 @@ class Method:
 def load_method(text, device='cpu'):
     """Load a method from ``NAME``, ``NAME=[ARCH:]WEIGHTS[,WEIGHTS]`` or ``NAME=FILE.yml``.
 
-    - ``input``, and archs that need no weights, by their name alone (``gamma``: Gamma);
+    - ``input``, archs that need no weights (``gamma``: GammaCurve) and weights in the box (``lite``) by name alone;
     - the authors' published weights of zero_dce, sci, ruas or retinexnet; ARCH may be left out where NAME starts with
       it (``SCI-medium=medium.pt``);
     - an option file for testing, with network_g and pretrain_network_g;
-    - a checkpoint of a training run of ours, whose options lie in the run's folder.
+    - weights of our generators, see :func:`~lowlight_cyclegan.enhance.pretrained.load_pretrained`.
 
     Returns:
         Method: On the device.
@@ -57,8 +55,17 @@ def load_method(text, device='cpu'):
     label, _, value = text.partition('=')
     if not label:
         fail(f'--method {text}: write it as NAME or NAME=WEIGHTS')
+    try:
+        net = _load_network(text, label, value)
+    except ValueError as error:
+        fail(f'--method {label}: {error}')
+    net = net.eval().requires_grad_(False).to(device)
+    return Method(label, net, _fingerprint(net), value)
+
+
+def _load_network(text, label, value):
     if not value:
-        net = _weightless(label)
+        net = load_pretrained(label)[0] if label in boxed() else _weightless(label)
     elif value.lower().endswith(('.yml', '.yaml')):
         net = _from_options(value)
     else:
@@ -69,13 +76,12 @@ def load_method(text, device='cpu'):
             if not osp.exists(file):
                 fail(f'--method {text}: no such file: {file}')
         if arch is None:
-            net = _from_run(text, files[0])
+            net = load_pretrained(files[0])[0]
         elif arch in PUBLISHED:
             net = load_published(arch, files if len(files) > 1 else files[0])
         else:
             fail(f'--method {text}: no published weights are known for {arch!r}{nearest(arch, PUBLISHED)}')
-    net = net.eval().requires_grad_(False).to(device)
-    return Method(label, net, _fingerprint(net), value)
+    return net
 
 
 def _plain(name):
@@ -89,7 +95,7 @@ def _weightless(name):
     near = [key for key in archs if key.startswith(_plain(name))]  # gamma is GammaCurve
     arch = archs.get(near[0]) if len(near) == 1 else archs.get(_plain(name))
     if arch is None:
-        fail(f'--method {name}: is not known{nearest(_plain(name), ["input", *archs])}')
+        fail(f'--method {name}: is not known{nearest(_plain(name), ["input", *boxed(), *archs])}')
     try:
         net = arch()
     except TypeError:  # a building block
@@ -116,28 +122,12 @@ def _from_options(path):
     return net
 
 
-def _from_run(text, weights):
-    from lowlight_cyclegan.compat import load_options
-    folder = osp.dirname(osp.dirname(osp.abspath(weights)))
-    options = sorted(glob.glob(osp.join(glob.escape(folder), '*.yml')))
-    if not options:
-        fail(f'--method {text}: is none of {", ".join(PUBLISHED)} and lies in no training run (no option file in '
-             f'{folder}): give an option file that names the weights')
-    net = build_network(load_options(options[-1])['network_g'])
-    _load(net, weights, CHECKPOINTS)
-    return net
-
-
 def _load(net, path, keys):
     """Load a checkpoint of BasicSR into a network, from the first of the keys it has, or as a plain state dict."""
+    state = load_state(osp.expanduser(path), keys)
     try:
-        state = torch.load(osp.expanduser(path), map_location='cpu', weights_only=True)
-    except Exception as error:  # torch.load answers a broken file with many kinds
-        fail(f'{path}: cannot be loaded as weights ({str(error).splitlines()[0] if str(error) else error!r})')
-    try:
-        state = next((state[key] for key in keys if key in state), state)
-        net.load_state_dict({k.removeprefix('module.'): v for k, v in state.items()})
-    except (RuntimeError, AttributeError, TypeError) as error:
+        net.load_state_dict(state)
+    except RuntimeError as error:
         fail(f'{path}: does not fit the network of its options ({str(error).splitlines()[-1].strip()})')
 
 

@@ -1,0 +1,206 @@
+"""Networks with their weights: from the box, from files that say what they hold, from training runs, from the hub."""
+import glob
+import json
+import os
+import torch
+from basicsr.archs import build_network
+from basicsr.utils.registry import ARCH_REGISTRY
+from os import path as osp
+
+from lowlight_cyclegan.archs.ema_resnet_arch import convert_cyclegan_generator
+from lowlight_cyclegan.messages import nearest
+
+__all__ = ['boxed', 'card', 'infer_options', 'load_pretrained', 'load_state', 'save_pretrained']
+
+BOX = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'weights')
+CHECKPOINTS = ('params_ema', 'params')  # the averaged weights are those a training run validates
+CONFIG, WEIGHTS = 'config.json', 'model.safetensors'  # a folder as the Hugging Face hub has it
+
+
+def boxed():
+    """Names of the weights that the package brings along."""
+    return sorted(osp.splitext(osp.basename(path))[0] for path in glob.glob(osp.join(BOX, '*.safetensors')))
+
+
+def card(name):
+    """Model card of weights in the box, Markdown."""
+    with open(osp.join(BOX, f'{name}.md'), encoding='utf-8') as f:
+        return f.read()
+
+
+def load_pretrained(name_or_path, options=None):
+    """Build a generator and load its weights.
+
+    Args:
+        name_or_path (str): One of
+
+            - a name in the box (:func:`boxed`);
+            - a ``.safetensors`` file of ours, which says what it holds;
+            - a ``.pth`` file of BasicSR's format or of the original CycleGAN; averaged weights are preferred;
+            - a folder with config.json and model.safetensors, as the Hugging Face hub has it;
+            - ``user/name`` on that hub (needs huggingface_hub).
+        options (str | dict | None): Option file with a ``network_g``, or the options of network_g themselves, for files
+            that do not say what they hold. Without them, those of the training run that the file lies in are taken, and
+            else they are inferred from the shapes.
+
+    Returns:
+        tuple[nn.Module, dict, str]: The network on the CPU, fp32, in evaluation mode without gradients; the options
+            that build it; the file its weights come from.
+
+    Raises:
+        ValueError: One line: what was asked for, what was found, what to do.
+    """
+    path = osp.expanduser(str(name_or_path))
+    if str(name_or_path) in boxed():
+        path = osp.join(BOX, f'{name_or_path}.safetensors')
+    elif not osp.exists(path):
+        # user/name on the hub; three parts, a dot or a leading slash can only be a path
+        if path.count('/') == 1 and not path.startswith(('.', '/')) and not osp.splitext(path)[1]:
+            path = _from_hub(path)
+        else:
+            raise ValueError(f'{name_or_path}: no such file, and no weights of that name are in the box'
+                             f'{nearest(name_or_path, boxed())}')
+    if osp.isdir(path):
+        path = osp.join(path, WEIGHTS)
+        if not osp.exists(path):
+            raise ValueError(f'{osp.dirname(path)}: holds no {WEIGHTS}: give a file, or a folder that holds one')
+    state, known = (_from_safetensors if path.endswith('.safetensors') else _from_checkpoint)(path)
+    if isinstance(options, (str, os.PathLike)):
+        options = _network_options(str(options))
+    options = options or known or infer_options(state, path)
+    try:
+        network = build_network(dict(options))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'{path}: its options build no network ({_line(error)})') from error
+    try:
+        network.load_state_dict({key: value.float() for key, value in state.items()})
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise ValueError(f'{path}: does not fit the network of its options ({_line(error)})') from error
+    return network.eval().requires_grad_(False), dict(options), path
+
+
+def save_pretrained(path, network, options, half=True, **metadata):
+    """Write a generator's weights with what is needed to build it.
+
+    Args:
+        path (str): A ``.safetensors`` file, or a folder for the Hugging Face hub's layout.
+        network (nn.Module): Generator.
+        options (dict): What builds it: ``network_g`` of its option file.
+        half (bool): Store fp16, which halves the file. Default: True.
+        metadata (str): Further entries of the file's header.
+    """
+    from safetensors.torch import save_file
+    tensors = {key: value.detach().cpu().to(torch.float16 if half else torch.float32).contiguous()
+               for key, value in network.state_dict().items()}
+    if not str(path).endswith('.safetensors'):
+        os.makedirs(path, exist_ok=True)
+        with open(osp.join(path, CONFIG), 'w', encoding='utf-8') as f:
+            json.dump(options, f, indent=2)
+        path = osp.join(path, WEIGHTS)
+    save_file(tensors, path, metadata={'network_g': json.dumps(options), **metadata})
+
+
+def load_state(path, keys=CHECKPOINTS):
+    """State dict from a file of BasicSR's format (the first of the keys it has) or a plain one, weights only.
+
+    Raises:
+        ValueError: If it is no such file.
+    """
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+        state = next((state[key] for key in keys if key in state), state)
+        state = {key.removeprefix('module.'): value for key, value in state.items()}
+    except Exception as error:  # torch.load answers a broken file with many kinds
+        raise ValueError(f'{path}: cannot be loaded as weights ({_line(error)})') from error
+    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f'{path}: holds no weights of a network')
+    return state
+
+
+def infer_options(state, path='the state dict'):
+    """Options of an :class:`EMAResNetGenerator` from the shapes of its weights.
+
+    Shapes do not tell ``head: residual`` from ``tanh``, nor ema_position, nor the dilations: the paper's are taken.
+
+    Raises:
+        ValueError: If they are not those of such a generator, or of one with ``head: gain``, whose two constants shapes
+            do not tell.
+    """
+    try:
+        num_feat = len(state['encoder.stem.1.weight'])
+        channels = len(state['transformer.0.body.1.weight'])
+        options = {
+            'type': 'EMAResNetGenerator',
+            'num_in_ch': state['encoder.stem.1.weight'].shape[1],
+            'num_feat': num_feat,
+            'num_block': len({key.split('.')[1] for key in state if key.startswith('transformer.')}),
+            'use_ema': 'transformer.0.ema.gn.weight' in state,
+            'use_aspp': 'encoder.aspp.pool.0.weight' in state,
+            'upsample': 'deconv' if 'decoder.0.weight' in state else 'resize',
+        }
+        if options['use_ema']:
+            options['ema_factor'] = channels // len(state['transformer.0.ema.gn.weight'])
+        if options['use_aspp']:
+            options['aspp_width'] = len(state['encoder.aspp.pool.0.weight'])
+    except KeyError as error:
+        raise ValueError(f'{path}: is none of our generators (no {error}): give its option file') from error
+    if any(key.startswith('exposure.') for key in state):
+        raise ValueError(f'{path}: the constants of its head (gain) are not among its weights: give its option file')
+    return options
+
+
+def _from_safetensors(path):
+    from safetensors import safe_open
+    try:
+        with safe_open(path, 'pt') as f:
+            state, text = {key: f.get_tensor(key) for key in f.keys()}, (f.metadata() or {}).get('network_g')
+        return state, json.loads(text) if text else _beside(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f'{path}: cannot be read ({_line(error)})') from error
+    except Exception as error:  # SafetensorError derives from Exception alone
+        raise ValueError(f'{path}: is no safetensors file ({_line(error)})') from error
+
+
+def _beside(path):
+    config = osp.join(osp.dirname(path), CONFIG)
+    if not osp.exists(config):
+        return None
+    with open(config, encoding='utf-8') as f:
+        return json.load(f)
+
+
+def _from_checkpoint(path):
+    state = load_state(path)
+    if any('.conv_block.' in key for key in state):
+        state = convert_cyclegan_generator(state)
+        return state, infer_options(state, path)
+    run = sorted(glob.glob(osp.join(glob.escape(osp.dirname(osp.dirname(osp.abspath(path)))), '*.yml')))
+    return state, _network_options(run[-1]) if run else None
+
+
+def _network_options(path):
+    from lowlight_cyclegan.compat import load_options
+    try:
+        options = load_options(path).get('network_g')
+    except SystemExit as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(options, dict) or options.get('type') not in ARCH_REGISTRY:
+        raise ValueError(f'{path}: network_g: needs a type that is registered')
+    return options
+
+
+def _from_hub(name):
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise ValueError(f'{name}: no such file; to take it from the Hugging Face hub: pip install huggingface_hub'
+                         f'{nearest(name, boxed())}') from error
+    try:
+        return snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS])
+    except Exception as error:  # no network, no such repository, no access: the hub's errors share no base
+        raise ValueError(f'{name}: no such file, and the Hugging Face hub gives none ({_line(error)})') from error
+
+
+def _line(error):
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if len(lines) == 1 else ' '.join(lines[:2]) if lines else type(error).__name__

@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from lowlight_cyclegan import Enhancer
+from lowlight_cyclegan.enhance.enhancer import blend
+
+
+class Doubler(nn.Module):
+    """Doubles the light of [0, 1] pictures, so that right answers are known."""
+
+    def forward(self, x):
+        self.seen = x
+        return ((x + 1) / 2 * 2).clamp(0, 1) * 2 - 1
+
+
+@pytest.fixture
+def doubler():
+    return Enhancer(Doubler(), device='cpu', precision='fp32')
+
+
+@pytest.mark.parametrize('shape', [
+    (40, 50), (40, 50, 1), (40, 50, 2), (40, 50, 3), (40, 50, 4), (2, 40, 50, 3), (1, 1), (5, 7, 3)])
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'float32', 'float64', 'float16'])
+def test_arrays(doubler, shape, dtype):
+    rng = np.random.default_rng(0)
+    top = {'uint8': 127, 'uint16': 32767}.get(dtype, 0.5)
+    image = (rng.random(shape) * top).astype(dtype)
+    result = doubler.enhance(image)
+    assert result.dtype == image.dtype and result.shape == image.shape
+    alpha = len(shape) > 2 and shape[-1] in (2, 4)
+    expected = image * 2
+    if alpha:
+        expected[..., -1] = image[..., -1]
+        np.testing.assert_array_equal(result[..., -1], image[..., -1])
+    np.testing.assert_allclose(result.astype(float), expected.astype(float), atol=1 if 'int' in dtype else 2e-3)
+
+
+def test_arrays_with_negative_strides(doubler):
+    image = np.random.default_rng(0).integers(0, 127, (40, 50, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(doubler.enhance(image[::-1, :, ::-1]), doubler.enhance(image)[::-1, :, ::-1])
+
+
+@pytest.mark.parametrize('mode', ['L', 'LA', 'RGB', 'RGBA', 'P', 'CMYK', '1', 'I;16', 'I', 'HSV'])
+def test_pil(doubler, mode):
+    image = Image.new('RGB', (50, 40), (20, 40, 60)).convert('L' if mode.startswith('I') else 'RGB').convert(mode)
+    result = doubler.enhance(image)
+    kept = mode in ('L', 'LA', 'RGB', 'RGBA', 'I;16', 'I')
+    assert result.size == (50, 40) and result.mode == (mode if kept else 'RGB')
+    if not mode.startswith('I'):
+        expected = np.asarray(image.convert('RGB')).astype(int) * 2
+        assert np.abs(np.asarray(result.convert('RGB')) - expected.clip(0, 255)).max() <= 2
+
+
+@pytest.mark.parametrize('shape', [(3, 40, 50), (2, 3, 40, 50), (1, 40, 50), (4, 40, 50)])
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.float32, torch.bfloat16])
+def test_tensors(doubler, shape, dtype):
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(0)) / 2
+    image = (image * 255).to(dtype) if dtype == torch.uint8 else image.to(dtype)
+    result = doubler.enhance(image)
+    assert result.dtype == dtype and result.shape == image.shape
+    expected = image.float() * 2
+    if shape[-3] == 4:
+        expected[3] = image[3].float()
+    assert (result.float() - expected).abs().max() <= (1 if dtype == torch.uint8 else 0.02)
+
+
+def test_lists_and_call(doubler):
+    images = [np.zeros((40, 50, 3), np.uint8), Image.new('L', (33, 44))]
+    results = doubler(images)
+    assert results[0].shape == (40, 50, 3) and results[1].size == (33, 44)
+
+
+def test_strength_blends_light():
+    low, enhanced = torch.full((1, 3, 2, 2), 0.02), torch.full((1, 3, 2, 2), 0.5)
+    assert torch.equal(blend(low, enhanced, 0), low) and torch.equal(blend(low, enhanced, 1), enhanced)
+    # by hand, IEC 61966-2-1: 0.02 / 12.92 and ((0.5 + 0.055) / 1.055) ** 2.4 = 0.21404
+    light = (0.02 / 12.92 + 0.214041) / 2
+    assert abs(blend(low, enhanced, 0.5)[0, 0, 0, 0].item() - (1.055 * light**(1 / 2.4) - 0.055)) < 1e-4
+    strengths = [blend(low, enhanced, s).mean().item() for s in (0, 0.001, 0.3, 0.7, 0.999, 1)]
+    assert strengths == sorted(strengths)
+
+
+def test_strength_zero_is_the_input(doubler):
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(doubler.enhance(image, strength=0), image)
+
+
+def test_small_pictures_are_extended(doubler):
+    doubler.enhance(np.zeros((1, 3, 3), np.uint8))
+    assert doubler.network.seen.shape == (1, 3, 32, 32)
+
+
+def test_refusals(doubler):
+    with pytest.raises(ValueError, match='strength is from 0 to 1'):
+        doubler.enhance(np.zeros((40, 50), np.uint8), strength=1.5)
+    with pytest.raises(ValueError, match='did you mean direct'):
+        doubler.enhance(np.zeros((40, 50), np.uint8), mode='dirct')
+    with pytest.raises(ValueError, match='did you mean bf16'):
+        Enhancer(Doubler(), precision='fb16')
+    with pytest.raises(TypeError, match='got int64'):
+        doubler.enhance(np.zeros((40, 50), np.int64))
+    with pytest.raises(TypeError, match='got str'):
+        doubler.enhance('photo.jpg')
+    for shape in ((40,), (40, 50, 5), (0, 50, 3)):
+        with pytest.raises(ValueError, match='got'):
+            doubler.enhance(np.zeros(shape, np.uint8))
+    with pytest.raises(ValueError, match='not finite'):
+        doubler.enhance(np.full((40, 50), np.nan, np.float32))
+    with pytest.raises(ValueError, match='from_pretrained'):
+        doubler.save_pretrained('x.safetensors')
+
+
+def test_lite_brightens_and_keeps_structure(tmp_path):
+    from skimage import data
+    image = (data.astronaut()[:200, 100:330] * 0.1).astype(np.uint8)
+    enhancer = Enhancer.from_pretrained('lite', device='cpu')
+    result = enhancer.enhance(image)
+    assert result.shape == image.shape and result.mean() > 3 * image.mean()
+    assert np.corrcoef(result.mean(2).ravel(), image.mean(2).ravel())[0, 1] > 0.85
+    enhancer.save_pretrained(tmp_path / 'copy.safetensors', half=False)
+    again = Enhancer.from_pretrained(tmp_path / 'copy.safetensors', device='cpu')
+    np.testing.assert_array_equal(again.enhance(image), result)

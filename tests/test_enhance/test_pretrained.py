@@ -1,0 +1,125 @@
+import json
+import os
+import pytest
+import torch
+import yaml
+from basicsr.archs import build_network
+from safetensors.torch import save_file
+
+from lowlight_cyclegan import register
+from lowlight_cyclegan.enhance.pretrained import boxed, card, load_pretrained, save_pretrained
+
+register()
+NETWORK = {'type': 'EMAResNetGenerator', 'num_feat': 8, 'num_block': 1, 'ema_factor': 4, 'aspp_width': 8}
+
+
+@pytest.fixture
+def net():
+    return build_network(dict(NETWORK)).eval()
+
+
+def same(a, b, tolerance=0.0):
+    x = torch.rand(1, 3, 33, 47) * 2 - 1
+    with torch.no_grad():
+        return (a(x) - b(x)).abs().max() <= tolerance
+
+
+def test_box_holds_what_its_cards_say():
+    assert 'lite' in boxed()
+    for name in boxed():
+        net, options, path = load_pretrained(name)
+        assert os.path.getsize(path) < 64e6 and not net.training and not any(p.requires_grad for p in net.parameters())
+        assert f'{sum(p.numel() for p in net.parameters()):,} parameters' in card(name)
+
+
+@pytest.mark.parametrize('half', [False, True])
+def test_safetensors_say_what_they_hold(net, tmp_path, half):
+    save_pretrained(tmp_path / 'net.safetensors', net, NETWORK, half, data='toys')
+    loaded, options, _ = load_pretrained(tmp_path / 'net.safetensors')
+    assert options == NETWORK and same(net, loaded, 0.01 if half else 0)
+    assert next(loaded.parameters()).dtype == torch.float32
+
+
+def test_folder_in_the_layout_of_the_hub(net, tmp_path):
+    save_pretrained(tmp_path / 'net', net, NETWORK, half=False)
+    assert json.loads((tmp_path / 'net' / 'config.json').read_text()) == NETWORK
+    save_file(net.state_dict(), tmp_path / 'net' / 'model.safetensors')  # from other software: nothing in its header
+    loaded, options, _ = load_pretrained(tmp_path / 'net')
+    assert options == NETWORK and same(net, loaded)
+
+
+@pytest.mark.parametrize('change', [{}, {'use_ema': False}, {'use_aspp': False}, {'upsample': 'resize'},
+                                    {'num_block': 2, 'ema_factor': 8, 'num_feat': 16}])
+def test_options_are_inferred_from_shapes(tmp_path, change):
+    net = build_network({**NETWORK, **change}).eval()
+    torch.save({'params': net.state_dict()}, tmp_path / 'net_g_5.pth')
+    assert same(net, load_pretrained(tmp_path / 'net_g_5.pth')[0])
+
+
+def test_checkpoint_of_a_run_takes_the_options_of_the_run(tmp_path):
+    options = {**NETWORK, 'head': 'gain', 'gain_mean': 0.3}
+    nets = [build_network(dict(options)).eval() for _ in range(2)]
+    path = tmp_path / 'models' / 'net_g_5.pth'
+    path.parent.mkdir()
+    torch.save({key: net.state_dict() for key, net in zip(('params', 'params_ema'), nets)}, path)
+    with pytest.raises(ValueError, match='give its option file'):
+        load_pretrained(path)
+    given = tmp_path / 'run.txt'
+    given.write_text(yaml.safe_dump({'network_g': options}))
+    assert same(nets[1], load_pretrained(path, str(given))[0])
+    assert same(nets[1], load_pretrained(path, options)[0])
+    given.rename(tmp_path / 'run.yml')
+    assert same(nets[1], load_pretrained(path)[0])
+
+
+def test_original_cyclegan_checkpoint(tmp_path):
+    net = build_network({**NETWORK, 'use_ema': False, 'use_aspp': False}).eval()
+    names = {'encoder.stem.1': '1', 'encoder.down.0': '4', 'encoder.down.3': '7', 'decoder.0': '11', 'decoder.3': '14',
+             'decoder.7': '18', 'transformer.0.body.1': '10.conv_block.1', 'transformer.0.body.5': '10.conv_block.5'}
+    theirs = {f'model.{names[key.rpartition(".")[0]]}.{key.rpartition(".")[2]}': value
+              for key, value in net.state_dict().items()}
+    torch.save(theirs, tmp_path / 'latest_net_G_A.pth')
+    assert same(net, load_pretrained(tmp_path / 'latest_net_G_A.pth')[0])
+
+
+def test_refusals(net, tmp_path):
+    def refusal(name, options=None):
+        with pytest.raises(ValueError) as caught:
+            load_pretrained(name, options)
+        assert '\n' not in str(caught.value)
+        return str(caught.value)
+
+    assert 'did you mean lite?' in refusal('litee')
+    assert 'no such file' in refusal('./a/b.pth')
+    assert 'holds no model.safetensors' in refusal(tmp_path)
+    (tmp_path / 'a.safetensors').write_bytes(b'\xff' * 100)
+    assert 'a.safetensors: ' in refusal(tmp_path / 'a.safetensors')
+    (tmp_path / 'a.pth').write_bytes(b'broken')
+    assert 'cannot be loaded as weights' in refusal(tmp_path / 'a.pth')
+    torch.save([1, 2], tmp_path / 'a.pth')
+    assert 'a.pth: ' in refusal(tmp_path / 'a.pth')
+    torch.save({'conv.weight': torch.zeros(1)}, tmp_path / 'a.pth')
+    assert 'is none of our generators' in refusal(tmp_path / 'a.pth')
+    torch.save(net.state_dict(), tmp_path / 'a.pth')
+    assert 'does not fit' in refusal(tmp_path / 'a.pth', {**NETWORK, 'num_feat': 16})
+    assert 'build no network' in refusal(tmp_path / 'a.pth', {**NETWORK, 'num_feet': 16})
+    assert 'no_such.yml' in refusal(tmp_path / 'a.pth', 'no_such.yml')
+
+
+def test_hub_without_a_network_answers_in_one_line(monkeypatch):
+    hub = pytest.importorskip('huggingface_hub')
+
+    def offline(*args, **kwargs):
+        raise OSError('no route\nto the hub')
+
+    monkeypatch.setattr(hub, 'snapshot_download', offline)
+    with pytest.raises(ValueError, match='^someone/net: .*no route to the hub'):
+        load_pretrained('someone/net')
+
+
+def test_hub_repository(net, tmp_path, monkeypatch):
+    hub = pytest.importorskip('huggingface_hub')
+    save_pretrained(tmp_path / 'net', net, NETWORK, half=False)
+    asked = []
+    monkeypatch.setattr(hub, 'snapshot_download', lambda name, **_: asked.append(name) or str(tmp_path / 'net'))
+    assert same(net, load_pretrained('someone/net')[0]) and asked == ['someone/net']
