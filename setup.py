@@ -34,6 +34,7 @@ setup(
         'rich',
         'pillow',
         'safetensors',
+        'huggingface_hub',
     ],
     extras_require={
         'pyiqa': PYIQA,

@@ -1,6 +1,7 @@
 """Brightens pictures: what the commands, the page and Python programs call."""
 import numpy as np
 import torch
+from huggingface_hub import ModelHubMixin
 from torch.nn import functional as F
 
 from lowlight_cyclegan.messages import nearest
@@ -14,8 +15,9 @@ MIN_SIZE = 32  # of the generator's input; smaller pictures are extended
 LUMA = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709
 
 
-class Enhancer:
-    """Enhance low-light pictures with a generator.
+class Enhancer(ModelHubMixin, library_name='lowlight_cyclegan', pipeline_tag='image-to-image',
+               tags=['low-light-image-enhancement']):
+    """Enhance low-light pictures with a generator. ``push_to_hub`` is the Hugging Face hub's.
 
     Args:
         network (nn.Module): Called on (n, 3, h, w) in [-1, 1], gives the same shape and range.
@@ -42,31 +44,42 @@ class Enhancer:
         self.last_mode, self.last_reason = None, None
 
     @classmethod
-    def from_pretrained(cls, name_or_path='lite', options=None, **kwargs):
+    def from_pretrained(cls, name_or_path='lite', options=None, hub=None, **kwargs):
         """Load weights, see :func:`~lowlight_cyclegan.enhance.pretrained.load_pretrained`.
 
         Args:
             name_or_path (str): Name in the box, file, folder or repository of the Hugging Face hub. Default: 'lite'.
             options (str | dict | None): Option file for weights that do not say what they are.
+            hub (dict | None): Arguments of ``huggingface_hub.snapshot_download``, for example revision and token.
             kwargs: Arguments of the class.
 
         Raises:
             ValueError: If the weights cannot be had, or an argument is not known.
         """
-        network, options, source = load_pretrained(name_or_path, options)
+        network, options, source = load_pretrained(name_or_path, options, hub)
         enhancer = cls(network, **kwargs)
         enhancer.options, enhancer.source = options, source
         return enhancer
 
-    def save_pretrained(self, path, half=True):
+    def save_pretrained(self, path, **kwargs):
         """Write the weights as a ``.safetensors`` file, or as a folder in the layout of the Hugging Face hub.
+
+        Args:
+            path (str): File or folder.
+            kwargs: For a folder, arguments of ``huggingface_hub.ModelHubMixin.save_pretrained``.
 
         Raises:
             ValueError: If the network was not loaded by :meth:`from_pretrained`, so that its options are not known.
         """
         if self.options is None:
             raise ValueError('the options of a network that from_pretrained did not load are not known')
-        save_pretrained(path, self.network, self.options, half)
+        if str(path).endswith('.safetensors'):
+            self._save_pretrained(path)
+        else:
+            super().save_pretrained(path, **kwargs)
+
+    def _save_pretrained(self, save_directory):
+        save_pretrained(save_directory, self.network, self.options)
 
     def enhance(self, image, strength=1.0, mode=None):
         """Enhance a picture, or several.

@@ -28,7 +28,7 @@ def card(name):
         return f.read()
 
 
-def load_pretrained(name_or_path, options=None):
+def load_pretrained(name_or_path, options=None, hub=None):
     """Build a generator and load its weights.
 
     Args:
@@ -38,10 +38,11 @@ def load_pretrained(name_or_path, options=None):
             - a ``.safetensors`` file of ours, which says what it holds;
             - a ``.pth`` file of BasicSR's format or of the original CycleGAN; averaged weights are preferred;
             - a folder with config.json and model.safetensors, as the Hugging Face hub has it;
-            - ``user/name`` on that hub (needs huggingface_hub).
+            - ``user/name`` on that hub.
         options (str | dict | None): Option file with a ``network_g``, or the options of network_g themselves, for files
             that do not say what they hold. Without them, those of the training run that the file lies in are taken, and
             else they are inferred from the shapes.
+        hub (dict | None): Arguments of ``huggingface_hub.snapshot_download``.
 
     Returns:
         tuple[nn.Module, dict, str]: The network on the CPU, fp32, in evaluation mode without gradients; the options
@@ -56,7 +57,7 @@ def load_pretrained(name_or_path, options=None):
     elif not osp.exists(path):
         # user/name on the hub; three parts, a dot or a leading slash can only be a path
         if path.count('/') == 1 and not path.startswith(('.', '/')) and not osp.splitext(path)[1]:
-            path = _from_hub(path)
+            path = _from_hub(path, hub or {})
         else:
             raise ValueError(f'{name_or_path}: no such file, and no weights of that name are in the box'
                              f'{nearest(name_or_path, boxed())}')
@@ -189,14 +190,10 @@ def _network_options(path):
     return options
 
 
-def _from_hub(name):
+def _from_hub(name, arguments):
+    from huggingface_hub import snapshot_download
     try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise ValueError(f'{name}: no such file; to take it from the Hugging Face hub: pip install huggingface_hub'
-                         f'{nearest(name, boxed())}') from error
-    try:
-        return snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS])
+        return snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS], **arguments)
     except Exception as error:  # no network, no such repository, no access: the hub's errors share no base
         raise ValueError(f'{name}: no such file, and the Hugging Face hub gives none ({_line(error)})') from error
 

@@ -1,3 +1,4 @@
+import huggingface_hub as hub
 import json
 import os
 import pytest
@@ -107,7 +108,6 @@ def test_refusals(net, tmp_path):
 
 
 def test_hub_without_a_network_answers_in_one_line(monkeypatch):
-    hub = pytest.importorskip('huggingface_hub')
 
     def offline(*args, **kwargs):
         raise OSError('no route\nto the hub')
@@ -118,7 +118,6 @@ def test_hub_without_a_network_answers_in_one_line(monkeypatch):
 
 
 def test_hub_repository(net, tmp_path, monkeypatch):
-    hub = pytest.importorskip('huggingface_hub')
     save_pretrained(tmp_path / 'net', net, NETWORK, half=False)
     asked = []
     monkeypatch.setattr(hub, 'snapshot_download', lambda name, **_: asked.append(name) or str(tmp_path / 'net'))
