@@ -1,7 +1,7 @@
 """Repairs to BasicSR 1.4.2 and git master (2022-2024), which do nothing where they are not needed.
 
 One more, the torchvision module that BasicSR <= 1.4.2 imports, must come before BasicSR: see ``autoload.py``.
-Repairs that only turn a crash into a run serve every model; those that change what a run does serve our model alone.
+Repairs that only turn a crash into a run serve every model; those that change what a run does serve our models alone.
 
 | repair | reason |
 |---|---|
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import yaml
 from basicsr import test as test_script
 from basicsr import train as train_script
@@ -35,7 +34,7 @@ from . import plugin
 from .cli import run_parser
 from .messages import fail, nearest, warn
 
-OUR_MODELS = ('LowLightCycleGANModel', )
+OUR_MODELS = ('LowLightCycleGANModel', 'ZeroReferenceModel')
 NETWORK_TIMEOUT = timedelta(minutes=10)  # a process that waits longer than this for the others gives up
 
 _parse_options = options.parse_options
@@ -156,7 +155,7 @@ def force_option(opt, entry):
 
 
 def complete_options(opt, args):
-    """Defaults that our model needs, and one process for each GPU."""
+    """Defaults that our models need, and one process for each GPU."""
     if args.launcher == 'none':
         if 'TORCHELASTIC_RUN_ID' in os.environ and os.environ.get('WORLD_SIZE') != '1':
             fail('started by torchrun without --launcher pytorch: add it')
@@ -216,8 +215,7 @@ def init_dist(launcher, backend='nccl', port=None, **kwargs):
     Raises:
         SystemExit: The launcher's environment variables are missing.
     """
-    if mp.get_start_method(allow_none=True) is None:
-        mp.set_start_method('spawn')
+    # Not BasicSR's 'spawn': a spawned data loader worker whose parent is killed while it starts never ends.
     env = os.environ
     wanted = {
         'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'),

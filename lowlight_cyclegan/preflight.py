@@ -1,10 +1,11 @@
-"""Checks of our model's options before a run touches anything: what is wrong is said at once, a line for each.
+"""Checks of our models' options before a run touches anything: what is wrong is said at once, a line for each.
 
 Keys of networks, losses, metrics, optimizers and schedules are compared with the signatures of what they go to. The
 pictures themselves are decoded by the datasets, which name the files that cannot be read.
 """
 import inspect
 import os
+import shutil
 import torch
 from basicsr.models import lr_scheduler
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
@@ -19,7 +20,23 @@ from .metrics.pyiqa_metric import build_pyiqa
 from .models.exposure_jitter import ExposureJitter
 from .models.lr_scheduler import LinearDecayLR
 
-NETWORKS = ('network_g', 'network_f', 'network_d_a', 'network_d_b')
+# Sections of each model: its networks, and in `train` its optimizers, losses, and keys that only it has.
+MODELS = {
+    'LowLightCycleGANModel': {
+        'networks': ('network_g', 'network_f', 'network_d_a', 'network_d_b'),
+        'optimizers': ('optim_g', 'optim_d'),
+        'losses': ('gan_opt', 'cycle_opt', 'identity_opt'),
+        'train': {'pool_size', 'detach_exposure', 'cycle_jitter'},
+    },
+    'ZeroReferenceModel': {
+        'networks': ('network_g', ),
+        'optimizers': ('optim_g', ),
+        'losses': ('zero_reference_opt', ),
+        'train': set(),
+    },
+}
+OPTIONAL_LOSSES = {'identity_opt'}
+LOSS_OF = {'ZeroDCE': 'ZeroDCELoss', 'SCI': 'SCILoss'}
 SCHEDULERS = {
     'LinearDecayLR': LinearDecayLR,
     'MultiStepLR': lr_scheduler.MultiStepRestartLR,
@@ -28,14 +45,10 @@ SCHEDULERS = {
 }
 
 # Known keys.
-TOP = {'name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'amp', 'datasets', 'path', 'train', 'val', 'logger',
-       'dist_params', *NETWORKS}
+TOP = {'name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'amp', 'compile', 'channels_last', 'datasets', 'path',
+       'train', 'val', 'logger', 'dist_params'}
 PATH = {'resume_state', 'ignore_resume_networks', 'experiments_root', 'results_root'}
-PATH |= {f'pretrain_{network}' for network in NETWORKS}
-PATH |= {f'{key}_{network[len("network_"):]}' for network in NETWORKS for key in ('strict_load', 'param_key')}
-TRAIN = {'optim_g', 'optim_d', 'scheduler', 'total_iter', 'warmup_iter', 'ema_decay', 'pool_size', 'gan_opt',
-         'cycle_opt', 'identity_opt', 'nan_policy', 'nan_limit',
-         'detach_exposure', 'cycle_jitter'}
+TRAIN = {'scheduler', 'total_iter', 'warmup_iter', 'ema_decay', 'nan_policy', 'nan_limit'}
 VAL = {'val_freq', 'save_img', 'suffix', 'pbar', 'metrics'}
 LOGGER = {'print_freq', 'save_checkpoint_freq', 'keep_last', 'keep_best', 'use_tb_logger', 'wandb'}
 
@@ -53,21 +66,23 @@ DATASETS = {
 
 # Keys that a section needs once it is there; values where not every one makes sense.
 NEEDED = {
-    'train': ('optim_g', 'optim_d', 'scheduler', 'total_iter', 'gan_opt', 'cycle_opt'),
+    'train': ('scheduler', 'total_iter'),
     'logger': ('print_freq', 'save_checkpoint_freq', 'use_tb_logger'),
     'datasets:train': ('num_worker_per_gpu', 'batch_size_per_gpu', 'gt_size', 'use_hflip'),
     'val': ('val_freq', 'save_img'),
 }
-ONE_OF = {'amp': ('bf16', ), 'train:nan_policy': ('stop', 'skip')}
+ONE_OF = {
+    'amp': ('bf16', ), 'compile': (False, True), 'channels_last': (False, True), 'train:nan_policy': ('stop', 'skip')}
 AT_LEAST = {
     'manual_seed': 0, 'train:total_iter': 1, 'train:pool_size': 0, 'train:nan_limit': 0, 'logger:print_freq': 1,
     'logger:save_checkpoint_freq': 1, 'logger:keep_last': 1, 'val:val_freq': 1, 'datasets:train:num_worker_per_gpu': 0,
     'datasets:train:batch_size_per_gpu': 1, 'datasets:train:dataset_enlarge_ratio': 1,
+    'datasets:train:cache_limit_gb': 0,
 }
 
 
 def check(opt, is_train):
-    """Check the options of our model.
+    """Check the options of one of our models.
 
     Args:
         opt (dict): Options as the file and ``--force_yml`` give them.
@@ -82,8 +97,14 @@ def check(opt, is_train):
 
 
 def _problems(opt, is_train):
-    yield from _unknown('', opt, TOP)
-    for key, known in (('path', PATH), ('train', TRAIN), ('val', VAL), ('logger', LOGGER)):
+    model = MODELS[opt['model_type']]
+    networks = model['networks']
+    names = [network[len('network_'):] for network in networks]
+    path_keys = PATH | {f'pretrain_{network}' for network in networks}
+    path_keys |= {f'{key}_{name}' for name in names for key in ('strict_load', 'param_key')}
+    train_keys = TRAIN | {*model['optimizers'], *model['losses'], *model['train']}
+    yield from _unknown('', opt, TOP | {*networks})
+    for key, known in (('path', path_keys), ('train', train_keys), ('val', VAL), ('logger', LOGGER)):
         section = opt.get(key)
         if isinstance(section, dict):
             yield from _unknown(key, section, known)
@@ -92,6 +113,8 @@ def _problems(opt, is_train):
         elif key == 'path' or key in (('train', 'logger') if is_train else ('val', )):
             yield f'{key}: the section is missing'
     for section, keys in NEEDED.items():
+        if section == 'train':
+            keys = (*model['optimizers'], *keys, *(key for key in model['losses'] if key not in OPTIONAL_LOSSES))
         for key in keys:
             if isinstance(_get(opt, section), dict) and _get(opt, f'{section}:{key}') is None:
                 if is_train or (section, key) == ('val', 'save_img'):
@@ -99,6 +122,8 @@ def _problems(opt, is_train):
     for key, values in ONE_OF.items():
         if _get(opt, key) not in (None, *values):
             yield f'{key}: {_get(opt, key)!r} is not known{nearest(_get(opt, key), values)}'
+    if is_train and opt.get('compile') and not shutil.which(os.environ.get('CXX', 'g++')):
+        yield 'compile: needs a C++ compiler (g++, or the one that CXX names): install one, or set compile: false'
     keep_best = _get(opt, 'logger:keep_best')
     if keep_best and keep_best not in (_get(opt, 'val:metrics') or ()):
         yield f'logger:keep_best: {keep_best!r} is no metric of val:metrics'
@@ -107,13 +132,13 @@ def _problems(opt, is_train):
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < least):
             yield f'{key}: must be a number of at least {least}, found {value!r}'
 
-    for key in NETWORKS if is_train else NETWORKS[:1]:
+    for key in networks if is_train else networks[:1]:
         yield from _built(opt, key, ARCH_REGISTRY, needed=True)
     if is_train:
-        for key in ('gan_opt', 'cycle_opt', 'identity_opt'):
+        for key in model['losses']:
             yield from _built(opt, f'train:{key}', LOSS_REGISTRY)
         optimizers = {k: v for k, v in vars(torch.optim).items() if inspect.isclass(v)}
-        for key in ('optim_g', 'optim_d'):
+        for key in model['optimizers']:
             yield from _built(opt, f'train:{key}', optimizers, given={'params'})
         jitter = _get(opt, 'train:cycle_jitter')
         if isinstance(jitter, dict):
@@ -121,10 +146,13 @@ def _problems(opt, is_train):
         elif jitter is not None:
             yield f'train:cycle_jitter: is no section, found {jitter!r}'
         yield from _built(opt, 'train:scheduler', SCHEDULERS, given={'optimizer', 'total_iter', 'last_epoch'})
+        if opt['model_type'] == 'ZeroReferenceModel':
+            yield from _zero_reference_problems(opt)
     for name in _get(opt, 'val:metrics') or ():
-        yield from _built(opt, f'val:metrics:{name}', METRIC_REGISTRY, given={'img', 'img2'}, also={'better'})
+        yield from _built(opt, f'val:metrics:{name}', METRIC_REGISTRY, needed=True, given={'img', 'img2'},
+                          also={'better'})
 
-    for key in NETWORKS:
+    for key in networks:
         path = _get(opt, f'path:pretrain_{key}')
         if path and not osp.isfile(osp.expanduser(path)):
             yield f'path:pretrain_{key}: no such file: {path}'
@@ -135,6 +163,17 @@ def _problems(opt, is_train):
     if not is_train and not _get(opt, 'path:pretrain_network_g') and not load_path and not _is_classical(opt):
         yield 'path:pretrain_network_g: is missing, there is nothing to test'
     yield from _dataset_problems(opt, is_train)
+
+
+def _zero_reference_problems(opt):
+    """A network that cannot be trained so, the loss of another network, normal-light images that would lie idle."""
+    network, loss = _get(opt, 'network_g:type'), _get(opt, 'train:zero_reference_opt:type')
+    if network in ARCH_REGISTRY and not hasattr(ARCH_REGISTRY.get(network), 'enhance_for_loss'):
+        yield f"network_g:type: {network} cannot be trained without references, use {' or '.join(LOSS_OF)}"
+    elif network in LOSS_OF and loss in LOSS_REGISTRY and loss != LOSS_OF[network]:
+        yield f'train:zero_reference_opt:type: {loss} does not fit {network}, use {LOSS_OF[network]}'
+    if _get(opt, 'datasets:train:dataroot_gt') is not None:
+        yield 'datasets:train:dataroot_gt: is not used, training sees low-light images alone: write ~'
 
 
 def _metric_problems(opt):
@@ -174,10 +213,10 @@ def _dataset_problems(opt, is_train):
             yield from _unknown(where, dataset, DATASETS[dataset['type']] | {'phase', 'scale'})
             if not dataset.get('name'):
                 yield f'{where}:name: is missing'
-            yield from _file_problems(where, dataset)
+            yield from _file_problems(where, dataset, opt['model_type'])
 
 
-def _file_problems(where, dataset):
+def _file_problems(where, dataset, model_type):
     """Missing folders, folders without images, lists that cannot be read, names without a file."""
     kind = dataset['type']
     io_backend = dataset.get('io_backend')
@@ -185,7 +224,9 @@ def _file_problems(where, dataset):
         yield f'{where}:io_backend: needs type: disk or type: lmdb'
         return
     stems = {}
-    for key in ('lq', 'gt') if 'dataroot_gt' in DATASETS[kind] else ('lq', ):
+    low_alone = 'dataroot_gt' not in DATASETS[kind] or (
+        model_type == 'ZeroReferenceModel' and kind == 'UnpairedImageDataset' and 'dataroot_gt' in dataset)
+    for key in ('lq', ) if low_alone else ('lq', 'gt'):
         folder = dataset.get(f'dataroot_{key}')
         label = f'{where}:dataroot_{key}'
         if not isinstance(folder, str):

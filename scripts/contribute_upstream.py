@@ -337,6 +337,8 @@ SHARED_SEED = """\
 MODELS_ROW = """\
 | [LowLightCycleGANModel](../basicsr/models/lowlight_cyclegan_model.py) | Unpaired low-light enhancement class | \
 CycleGAN, EMA-ResNet CycleGAN |
+| [ZeroReferenceModel](../basicsr/models/zero_reference_model.py) | Low-light enhancement without references | \
+Zero-DCE, SCI |
 """
 DATASET_CONTENTS = """\
 1. [Low-Light Image Enhancement](#Low-Light-Image-Enhancement)
@@ -515,7 +517,9 @@ MODEL = Change(
     (('requirements.txt', replace('torch>=1.7\n', 'torch>=2.1\n')),
      ('setup.py', after("        license='Apache License 2.0',\n", "        python_requires='>=3.10',\n")),
      ('docs/Models.md', before('\n## Inheritance Relationship\n', MODELS_ROW)),
-     ('docs/Models.md', replace('└── StyleGAN2Model\n', '├── StyleGAN2Model\n└── LowLightCycleGANModel\n')),
+     ('docs/Models.md',
+      replace('└── StyleGAN2Model\n',
+              '├── StyleGAN2Model\n└── LowLightModel\n    ├── LowLightCycleGANModel\n    └── ZeroReferenceModel\n')),
      ('docs/DatasetPreparation.md', before('1. [StylgeGAN2](#StyleGAN2)\n', DATASET_CONTENTS)),
      ('docs/DatasetPreparation.md', before('## StyleGAN2\n', DATASET_SECTION)),
      ('docs/ModelZoo.md', before('1. [Video Super-Resolution](#Video-Super-Resolution)\n', ZOO_CONTENTS)),

@@ -173,7 +173,6 @@ def test_gloo_without_gpu(parse, monkeypatch, tmp_path, launcher):
         monkeypatch.setattr(compat.subprocess, 'getoutput', lambda command: 'localhost')
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(compat.mp, 'set_start_method', lambda method: None)
     # init_dist sets these for slurm: registered here to be taken back
     for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
         monkeypatch.setenv(name, os.environ.get(name, '0'))

@@ -74,6 +74,9 @@ def test_good_options_pass(problems):
     ('datasets:valid={}', 'datasets:valid: no such phase here, did you mean val?'),
     ('train=3', 'train: is no section, found 3'),
     ('amp=fp16', "amp: 'fp16' is not known"),
+    ('compile=maybe', "compile: 'maybe' is not known, known: False, True"),
+    ('channels_last=nhwc', "channels_last: 'nhwc' is not known"),
+    ('datasets:train:cache_limit_gb=-1', 'datasets:train:cache_limit_gb: must be a number of at least 0, found -1'),
 ])
 def test_each_mistake_is_one_line(problems, change, said):
     lines = problems(change)
@@ -124,6 +127,42 @@ def test_testing_needs_a_generator(problems, toy_run):
     assert lines == ['path:pretrain_network_g: is missing, there is nothing to test']
     (toy_run / 'g.pth').write_bytes(b'')
     assert problems('path:pretrain_network_g=g.pth', remove=remove, is_train=False) == []
+
+
+ZERO_REFERENCE = ('model_type=ZeroReferenceModel', 'network_g={type: ZeroDCE, num_feat: 4}',
+                  'train:zero_reference_opt={type: ZeroDCELoss}', 'datasets:train:dataroot_gt=~')
+OF_THE_OTHER_MODEL = ('network_f', 'network_d_a', 'network_d_b', 'train:optim_d', 'train:gan_opt', 'train:cycle_opt',
+                      'train:identity_opt')
+
+
+@pytest.mark.parametrize(('change', 'said'), [
+    ('network_g:type=SCI', 'train:zero_reference_opt:type: ZeroDCELoss does not fit SCI, use SCILoss'),
+    ('network_g={type: RUAS}', 'network_g:type: RUAS cannot be trained without references, use ZeroDCE or SCI'),
+    ('train:zero_reference_opt:type=ZeroDCLoss',
+     "train:zero_reference_opt:type: 'ZeroDCLoss' is not known, did you mean ZeroDCELoss?"),
+    ('train:zero_reference_opt:expsure=1', 'train:zero_reference_opt:expsure: unknown key, did you mean exposure?'),
+    ('train:zero_reference_opt=~', 'train:zero_reference_opt: is missing'),
+    ('datasets:train:dataroot_gt=data/high', 'datasets:train:dataroot_gt: is not used, '),
+    ('train:cycle_opt={type: L1Loss}', 'train:cycle_opt: unknown key'),
+    ('network_f={type: ZeroDCE}', 'network_f: unknown key, did you mean network_g?'),
+])
+def test_training_without_references(problems, change, said):
+    assert problems(*ZERO_REFERENCE, remove=OF_THE_OTHER_MODEL) == []
+    remove = [path for path in OF_THE_OTHER_MODEL if path != change.partition('=')[0]]
+    lines = problems(*ZERO_REFERENCE, change, remove=remove)
+    assert len(lines) == 1 and lines[0].startswith(said), lines
+
+
+def test_metric_without_options_is_named(problems):
+    assert problems('val:metrics:psnr=~') == ['val:metrics:psnr: the section is missing']
+
+
+def test_compiling_needs_a_compiler(problems, monkeypatch):
+    assert problems('compile=true') == []
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    line, = problems('compile=true')
+    assert line.startswith('compile: needs a C++ compiler')
+    assert problems('compile=false') == []
 
 
 def test_rank_1_leaves_the_talking_to_rank_0(problems, toy_run, monkeypatch):

@@ -16,12 +16,16 @@ class Baseline(nn.Module):
     """A low-light method that works on [0, 1] and is called, as the generators here are, on [-1, 1].
 
     A subclass defines ``enhance`` and, where there are published weights, the static method ``convert``, which renames
-    their keys to its own and raises ValueError for weights of something else.
+    their keys to its own and raises ValueError for weights of something else. One that is trained without references
+    defines ``enhance_for_loss``, which gives the result of ``enhance`` and a tuple, the arguments of its loss.
     """
 
-    def forward(self, x):
-        """(n, 3, h, w) in [-1, 1] -> the same shape and range."""
-        return self.enhance((x + 1) / 2).clamp(0, 1) * 2 - 1
+    def forward(self, x, for_loss=False):
+        """(n, 3, h, w) in [-1, 1] -> the same shape and range, with ``for_loss`` also the arguments of the loss."""
+        x = (x + 1) / 2
+        enhanced, arguments = self.enhance_for_loss(x) if for_loss else (self.enhance(x), None)
+        enhanced = enhanced.clamp(0, 1) * 2 - 1
+        return (enhanced, arguments) if for_loss else enhanced
 
     def load_published(self, path):
         """Take the published weights.

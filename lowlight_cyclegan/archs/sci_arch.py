@@ -50,7 +50,7 @@ class SCI(Baseline):
 
     Args:
         num_feat (int): Width of the calibrator. Default: 16.
-        num_stage (int): Stages in training. Default: 3.
+        num_stage (int): Stages in training, at least 2 for the calibrator to learn. Default: 3.
         load_path (str): The authors' weights (easy, medium or difficult). Default: None.
     """
 
@@ -75,14 +75,18 @@ class SCI(Baseline):
 
     def stages(self, x):
         """The calibrated inputs and illuminations of all stages (eqs. 2 and 3): [(v, illumination of v), ...]."""
-        stages, v = [], x
-        for _ in range(self.num_stage):
-            illumination = self.illumination(v)
-            stages.append((v, illumination))
-            z = (x / illumination).clamp(0, 1)
+        stages = [(x, self.illumination(x))]
+        for _ in range(self.num_stage - 1):
+            z = (x / stages[-1][1]).clamp(0, 1)
             v = x + z - self.calibrator(z)
+            stages.append((v, self.illumination(v)))
         return stages
 
     def enhance(self, x):
         """(n, 3, h, w) in [0, 1] -> the same shape and range."""
         return (x / self.illumination(x)).clamp(0, 1)
+
+    def enhance_for_loss(self, x):
+        """As :meth:`enhance`, by the first stage, and (all stages, ) for ``SCILoss``."""
+        stages = self.stages(x)
+        return (x / stages[0][1]).clamp(0, 1), (stages, )

@@ -61,3 +61,9 @@ class ZeroDCE(Baseline):
     def enhance(self, x):
         """(n, 3, h, w) in [0, 1] -> the same shape and range."""
         return self.apply_curves(x, self.curves(x))
+
+    def enhance_for_loss(self, x):
+        """As :meth:`enhance`, and (x, enhanced, curves) for ``ZeroDCELoss``."""
+        curves = self.curves(x)
+        enhanced = self.apply_curves(x, curves)
+        return enhanced, (x, enhanced, curves)

@@ -6,7 +6,10 @@ from basicsr.utils import FileClient, get_root_logger
 from concurrent.futures import ThreadPoolExecutor
 from os import path as osp
 
-__all__ = ['IMAGE_EXTENSIONS', 'FileReader', 'decode_image', 'map_threaded', 'read_name_list', 'scan_images']
+__all__ = [
+    'IMAGE_EXTENSIONS', 'FileReader', 'available_memory', 'decode_image', 'map_threaded', 'read_name_list',
+    'scan_images'
+]
 
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 _SYSTEM_FILES = ('thumbs.db', 'desktop.ini')
@@ -151,6 +154,21 @@ def decode_image(content):
     if img is None:
         raise ValueError('not an image OpenCV can decode, or cut short')
     return img
+
+
+def available_memory():
+    """Bytes that can be taken without swapping, within the limit of a container; without Linux's /proc, 16 GB."""
+    try:
+        with open('/proc/meminfo') as f:
+            available = int(re.search(r'MemAvailable:\s+(\d+) kB', f.read())[1]) * 1024
+    except (OSError, TypeError):
+        return 16 * 10**9
+    try:
+        with open('/sys/fs/cgroup/memory.max') as limit, open('/sys/fs/cgroup/memory.current') as used:
+            available = min(available, max(0, int(limit.read()) - int(used.read())))
+    except (OSError, ValueError):  # no container, or one without a limit ('max')
+        pass
+    return available
 
 
 def map_threaded(function, items):

@@ -1,11 +1,13 @@
 import cv2
 import numpy as np
+import os
 import torch
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils import data as data
 
-from lowlight_cyclegan.data.data_util import FileReader, decode_image, map_threaded, read_name_list, scan_images
+from lowlight_cyclegan.data.data_util import (FileReader, available_memory, decode_image, map_threaded, read_name_list,
+                                             scan_images)
 from lowlight_cyclegan.registry import register_once
 
 __all__ = ['UnpairedImageDataset']
@@ -127,7 +129,7 @@ class _ImageSet:
 
 @register_once(DATASET_REGISTRY)
 class UnpairedImageDataset(data.Dataset):
-    """Random crops of low-light images and of unrelated normal-light images, for training.
+    """Random crops of low-light images and, where wanted, of unrelated normal-light images, for training.
 
     Index i gives low image i. The normal image is drawn independently of it: the draws of an epoch run through
     random permutations of the normal images, so that all of them are used equally often. Crops and flips of the two
@@ -142,7 +144,7 @@ class UnpairedImageDataset(data.Dataset):
     Args:
         opt (dict): Config for train datasets. It contains the following keys:
             dataroot_lq (str): Folder or LMDB of low-light images.
-            dataroot_gt (str): Folder or LMDB of normal-light images.
+            dataroot_gt (str | None): Folder or LMDB of normal-light images; None for low images alone.
             io_backend (dict): IO backend type (disk | lmdb) and its own options.
             gt_size (int | list[int]): Crops: side of a square, or [h, w]. Smaller images are reflect-padded.
             use_hflip (bool): Use horizontal flips.
@@ -151,12 +153,15 @@ class UnpairedImageDataset(data.Dataset):
                 shorter side, smaller images stay as they are; [h, w] is the exact size. Default: None.
             exclude_names (str): List file of names (without extension) to leave out in both folders. Default: None.
             cache (bool): Keep the decoded images in RAM, shared by the workers. Default: True.
-            cache_limit_gb (float): Largest cache in GB (1e9 bytes); beyond it images are read from disk. Default: 8.
+            cache_limit_gb (float | None): Largest cache in GB (1e9 bytes); beyond it images are read from disk. None
+                is half of the memory that is available at the start, shared by the processes of this machine.
+                Default: None.
             manual_seed (int): Seed of all random choices. Default: 0.
             phase (str): 'train'.
 
     Returns (of an index):
-        dict: lq, gt: uint8 RGB tensors (3, h, w) of the crop in [0, 255]; lq_path, gt_path: str; epoch: int.
+        dict: lq, gt: uint8 RGB tensors (3, h, w) of the crop in [0, 255]; lq_path, gt_path: str; epoch: int. Without
+            normal-light images neither gt nor gt_path.
 
     Raises:
         SystemExit: One line, for a missing folder, a folder without a usable image, or a wrong option.
@@ -179,24 +184,30 @@ class UnpairedImageDataset(data.Dataset):
         self.use_hflip = opt['use_hflip']
         self.use_rot = opt.get('use_rot', False)
         self.seed = (opt.get('manual_seed') or 0) % 2**64
-        self.low, self.normal = _ImageSet('lq', opt), _ImageSet('gt', opt)
-        self._load(opt.get('cache', True), opt.get('cache_limit_gb', 8))
+        self.low = _ImageSet('lq', opt)
+        self.normal = _ImageSet('gt', opt) if opt['dataroot_gt'] is not None else None
+        self._load(opt.get('cache', True), opt.get('cache_limit_gb'))
         self._order = None, None
 
     def _load(self, cache, limit_gb):
         logger = get_root_logger()
+        bound = f'cache_limit_gb: {limit_gb}'
+        if limit_gb is None:
+            limit_gb = available_memory() / 2e9 / int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+            bound = f'{limit_gb:.2f} GB, half of the available memory shared by the processes of this machine'
         limit = int(limit_gb * 1e9) if cache else 0
         size = self.low.scan(limit)
-        size += self.normal.scan(limit - size)
+        size += self.normal.scan(limit - size) if self.normal else 0
         where = f'{size / 1e9:.2f} GB decoded'
         if cache and size <= limit:
-            where += ', held in RAM'
+            where += f', held in RAM (limit {limit_gb:.2f} GB)'
         elif cache:
             self.low.release()
-            logger.warning(f'The images take {where}, more than cache_limit_gb: {limit_gb}; they are read from '
-                           f"{self.opt['io_backend']['type']} instead. Raise the limit, or reduce them with resize.")
-        logger.info(f'{len(self.low)} low images ({self.low.num_excluded} excluded), {len(self.normal)} normal images '
-                    f'({self.normal.num_excluded} excluded), {where}')
+            logger.warning(f'The images take {where}, more than {bound}; they are read from '
+                           f"{self.opt['io_backend']['type']} instead. Raise cache_limit_gb, or reduce with resize.")
+        sets = ', '.join(f'{len(images)} {name} images ({images.num_excluded} excluded)'
+                         for name, images in (('low', self.low), ('normal', self.normal)) if images)
+        logger.info(f'{sets}, {where}')
 
     def __len__(self):
         return len(self.low)
@@ -216,18 +227,16 @@ class UnpairedImageDataset(data.Dataset):
         if hasattr(index, 'draw'):  # a SampleIndex, of whichever EpochSampler
             epoch = index.epoch
             rng = self._generator(_AUGMENTATION, epoch, index.draw)
-            normal_index = self._normal_index(epoch, index.draw)
+            normal_index = self._normal_index(epoch, index.draw) if self.normal else None
         else:
             epoch = 0
             rng = np.random.default_rng(torch.randint(2**62, ()).item())
-            normal_index = rng.integers(len(self.normal))
-        return {
-            'lq': self._augment(self.low[index], rng),
-            'gt': self._augment(self.normal[normal_index], rng),
-            'lq_path': self.low.paths[index],
-            'gt_path': self.normal.paths[normal_index],
-            'epoch': epoch
-        }
+            normal_index = rng.integers(len(self.normal)) if self.normal else None
+        sample = {'lq': self._augment(self.low[index], rng), 'lq_path': self.low.paths[index], 'epoch': epoch}
+        if self.normal:
+            sample['gt'] = self._augment(self.normal[normal_index], rng)
+            sample['gt_path'] = self.normal.paths[normal_index]
+        return sample
 
     def _augment(self, img, rng):
         """Random crop, flips and transpose of (3, h, w); the result never shares memory with img."""

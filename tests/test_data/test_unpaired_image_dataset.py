@@ -2,6 +2,7 @@ import cv2
 import logging
 import multiprocessing
 import numpy as np
+import os
 import pickle
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from lowlight_cyclegan.data import EpochSampler, PairedNameListDataset, SampleIndex, UnpairedImageDataset
 from lowlight_cyclegan.data import unpaired_image_dataset as module
-from lowlight_cyclegan.data.data_util import FileReader
+from lowlight_cyclegan.data.data_util import FileReader, available_memory
 
 
 def picture(seed, h=40, w=56):
@@ -83,6 +84,16 @@ def test_sample_layout(folders):
         number = int(sample[f'{key}_path'][:-4].rsplit('/', 1)[1])
         rgb = torch.from_numpy(picture(offset + number)[..., ::-1].transpose(2, 0, 1).copy())
         assert len(occurrences(rgb, crop)) == 1  # RGB order, true pixels
+
+
+def test_low_images_alone(folders):
+    """The same crops as beside normal-light images, and nothing else."""
+    both, alone = make(folders), make(folders, dataroot_gt=None)
+    for index in (SampleIndex(1, 0, 0), SampleIndex(2, 3, 1)):
+        sample = alone[index]
+        assert sample.keys() == {'lq', 'lq_path', 'epoch'}
+        assert torch.equal(sample['lq'], both[index]['lq']) and sample['lq_path'] == both[index]['lq_path']
+    assert alone[0].keys() == sample.keys()
 
 
 def test_registered_once_and_built_by_basicsr(folders):
@@ -195,6 +206,23 @@ def test_cache_limit_falls_back_to_disk(folders, log, limit):
     assert not dataset.low.chunks and not dataset.normal.chunks
     assert sum('cache_limit_gb' in record.message for record in log.records) == 1
     assert same_batches(collect(dataset), collect(make(folders, cache_limit_gb=1)))
+
+
+@pytest.mark.parametrize(('available', 'processes', 'held'), [
+    (200_000, 1, True), (200_000, 2, False), (60_000, 1, False)])  # nine pictures of 6,720 bytes
+def test_cache_keeps_to_half_of_the_available_memory(folders, log, monkeypatch, available, processes, held):
+    monkeypatch.setattr(module, 'available_memory', lambda: available)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', str(processes))
+    dataset = make(folders)
+    assert bool(dataset.low.chunks) is held
+    text = '\n'.join(record.message for record in log.records)
+    assert ('held in RAM (limit 0.00 GB)' in text) is held
+    assert ('more than 0.00 GB, half of the available memory' in text) is not held
+
+
+def test_available_memory_is_that_of_the_machine_or_less():
+    physical = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    assert 0 < available_memory() <= physical
 
 
 def test_lmdb(folders):
