@@ -1,15 +1,29 @@
 """Performance of this project, measured side by side in one run: python scripts/benchmark.py --help
 
-Ratios are what counts: machines differ, and so does their load. Every figure is a median over paired repetitions with
-its range.
+Ratios are what counts: machines differ, and so does their load. Every figure is a median over paired, alternating
+repetitions with its range. On one CPU thread, time is the process's own CPU time, which other processes hardly change.
 """
 import argparse
+import collections
+import copy
+import json
 import os
 import platform
 import statistics
 import sys
 import tempfile
 import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+try:
+    import benchmark_enhance as enhance
+except ImportError:
+    enhance = None
+
+EPOCHS_200 = 200 * 485  # image passes of the paper's training
+
+# Met when the median of the values is at least, or with at_most at most, what is wanted.
+Target = collections.namedtuple('Target', 'title wanted values at_most', defaults=(False, ))
 
 
 def toy_options(opt_file, folder, batch_size):
@@ -134,6 +148,422 @@ def metrics(args):
     table([*rows, ('all three: BasicSR / fast', [a / b for a, b in totals], '.1f')])
 
 
+# -------------------------------------------------------------- training step
+
+
+class TextbookStep:
+    """A CycleGAN training step as the paper describes it (Zhu et al., ICCV 2017, sections 3 and 4), with one call of a
+    network for each image it is wanted for, in fp32, and every loss read back after each step.
+
+    The discriminators do not learn, and need no gradients of their own, in the generators' half. What this project
+    does differently can be switched on, one lever at a time.
+
+    Args:
+        model (LowLightCycleGANModel): Gives the networks (copied), the losses and the optimizers' options.
+        merge_g (bool): Translation and identity by one generator call.
+        merge_d (bool): Real and generated images judged by one discriminator call.
+        freeze_d (bool): Without it, the generators' half also computes the discriminators' weight gradients.
+        bf16, channels_last, compiled, fused (bool): Autocast, memory format, torch.compile, fused Adam.
+        read_losses (bool): Without it, the losses stay on the device.
+    """
+
+    def __init__(self, model, merge_g=False, merge_d=False, freeze_d=True, bf16=False, channels_last=False,
+                 compiled=False, fused=False, read_losses=True):
+        import torch
+        from lowlight_cyclegan.models import ImagePool
+        self.merge_g, self.merge_d, self.freeze_d, self.read_losses = merge_g, merge_d, freeze_d, read_losses
+        self.device = model.device
+        self.autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16)
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.nets = [copy.deepcopy(model.get_bare_model(net)).to(memory_format=self.format)
+                     for net in model.networks.values()]
+        if compiled:
+            for net in self.nets:
+                net.compile(dynamic=False)
+        self.gan, self.cycle, self.identity = model.cri_gan, model.cri_cycle, model.cri_identity
+        self.pools = ImagePool(50), ImagePool(50)
+        self.optimizers = []
+        for key, nets in (('optim_g', self.nets[:2]), ('optim_d', self.nets[2:])):
+            options = {k: v for k, v in model.opt['train'][key].items() if k != 'type'}
+            parameters = [p for net in nets for p in net.parameters()]
+            self.optimizers.append(torch.optim.Adam(parameters, **options, **({'fused': True} if fused else {})))
+
+    def __call__(self, batch):
+        """One step on uint8 images ``lq`` and ``gt`` (n, 3, h, w). Returns the losses by name."""
+        import torch
+        low, normal = ((batch[key].to(self.device).float() / 127.5 - 1).to(memory_format=self.format)
+                       for key in ('lq', 'gt'))
+        g, f, d_a, d_b = self.nets
+        n, losses = len(low), {}
+
+        self._learn(self.nets[2:], not self.freeze_d)
+        with self.autocast:
+            if self.merge_g:
+                (fake_normal, same_normal), (fake_low, same_low) = (
+                    net(torch.cat(images)).split(n) for net, images in ((g, (low, normal)), (f, (normal, low))))
+                cycled_low, cycled_normal = f(fake_normal), g(fake_low)
+            else:
+                fake_normal = g(low)
+                cycled_low = f(fake_normal)
+                fake_low = f(normal)
+                cycled_normal = g(fake_low)
+                same_normal, same_low = g(normal), f(low)
+            logits_b, logits_a = d_b(fake_normal), d_a(fake_low)
+        losses['l_gan_g'], losses['l_gan_f'] = self.gan(logits_b.float(), True), self.gan(logits_a.float(), True)
+        losses['l_cycle'] = self.cycle(cycled_low.float(), low) + self.cycle(cycled_normal.float(), normal)
+        losses['l_identity'] = self.identity(same_normal.float(), normal) + self.identity(same_low.float(), low)
+        self.optimizers[0].zero_grad()
+        sum(losses.values()).backward()
+        self.optimizers[0].step()
+
+        self._learn(self.nets[2:], True)
+        self.optimizers[1].zero_grad()
+        for name, net, pool, real, fake in (('l_d_a', d_a, self.pools[0], low, fake_low),
+                                            ('l_d_b', d_b, self.pools[1], normal, fake_normal)):
+            fake = pool.query(fake.detach().float())
+            with self.autocast:
+                if self.merge_d:
+                    real_logits, fake_logits = net(torch.cat([real, fake])).split(n)
+                else:
+                    real_logits, fake_logits = net(real), net(fake)
+            losses[name] = 0.5 * (self.gan(real_logits.float(), True, is_disc=True) +
+                                  self.gan(fake_logits.float(), False, is_disc=True))
+            losses[name].backward()
+        self.optimizers[1].step()
+        return {k: v.item() for k, v in losses.items()} if self.read_losses else losses
+
+    @staticmethod
+    def _learn(nets, whether):
+        for net in nets:
+            net.requires_grad_(whether)
+
+
+def quiet():
+    """Register the package with BasicSR, whose log of every network built here would be long."""
+    import logging
+
+    import lowlight_cyclegan
+    lowlight_cyclegan.register()
+    logging.getLogger('basicsr').setLevel(logging.ERROR)
+
+
+def step_model(args, folder, seed=0, **options):
+    """Our model in the benchmark's size, on its device."""
+    import torch
+    quiet()
+    from basicsr.models import build_model
+    from basicsr.utils import set_random_seed
+    opt = toy_options(args.opt, folder, args.batch)
+    opt.update(num_gpu=int(args.device == 'cuda'), manual_seed=seed, **options)
+    opt['train']['identity_opt'] = opt['train'].get('identity_opt') or {'type': 'L1Loss', 'loss_weight': 5}
+    for key in ('network_g', 'network_f', 'network_d_a', 'network_d_b'):
+        opt[key]['num_feat'] = args.width
+        if key in ('network_g', 'network_f'):
+            opt[key].update(ema_factor=min(32, max(1, args.width // 2)), num_block=args.blocks)
+    torch.set_num_threads(args.threads)
+    torch.backends.cudnn.benchmark = True
+    set_random_seed(seed)
+    return build_model(opt)
+
+
+def our_step(model):
+    """The model's own step as a function of a batch."""
+    iteration = 0
+
+    def step(batch):
+        nonlocal iteration
+        iteration += 1
+        model.feed_data(batch)
+        model.optimize_parameters(iteration)
+
+    return step
+
+
+def seconds_of(function, device, threads):
+    """Seconds a call takes: wall time; CPU time where that is the same thing without the machine's other work."""
+    import torch
+    clock = time.process_time if device == 'cpu' and threads == 1 else time.perf_counter
+    if device == 'cuda':
+        torch.cuda.synchronize()
+    begin = clock()
+    function()
+    if device == 'cuda':
+        torch.cuda.synchronize()
+    return clock() - begin
+
+
+def alternate(functions, args):
+    """Seconds per call, {name: [repeats]}: all functions in turn, repeatedly, after a round that warms up."""
+    warm_up, calls = (10, 10) if args.device == 'cuda' else (1, 1)
+    seconds = {name: [] for name in functions}
+    for function in functions.values():
+        for _ in range(warm_up):
+            function()
+    for _ in range(args.repeats):
+        for name, function in functions.items():
+            def several(function=function):
+                for _ in range(calls):
+                    function()
+            seconds[name].append(seconds_of(several, args.device, args.threads) / calls)
+    return seconds
+
+
+def describe(args):
+    print(f'{args.opt}, width {args.width}, {args.blocks} blocks, batch {args.batch}, {args.size}x{args.size}, '
+          f'{args.device}, {args.threads} thread(s), {args.repeats} paired repetitions')
+
+
+def step(args):
+    """One training step of the model against a textbook CycleGAN step: same networks, same batch."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = step_model(args, folder, compile=args.compile, channels_last=args.channels_last)
+        describe(args)
+        batch = random_batch(args.batch, args.size)
+        ours, textbook = our_step(model), TextbookStep(model)
+        seconds = alternate({'textbook': lambda: textbook(batch), 'ours': lambda: ours(batch)}, args)
+    ratio = [a / b for a, b in zip(seconds['textbook'], seconds['ours'])]
+    rates = {name: [args.batch / s for s in values] for name, values in seconds.items()}
+    table([('textbook (s per step)', seconds['textbook'], '.3f'), ('ours (s per step)', seconds['ours'], '.3f'),
+           ('textbook / ours', ratio, '.2f'), ('textbook (images per second)', rates['textbook'], '.2f'),
+           ('ours (images per second)', rates['ours'], '.2f'),
+           ('ours: 200 epochs at this size (minutes)', [EPOCHS_200 / r / 60 for r in rates['ours']], '.0f')])
+    wanted = 3 if args.device == 'cuda' else 2
+    title = f"training step, {args.device}, {args.blocks} blocks{', compiled' if args.compile else ''}: textbook / ours"
+    return [Target(title, wanted, ratio)]
+
+
+def levers(args):
+    """Each lever of the training step alone: the textbook step without it against the same with it."""
+    variants = {
+        'one generator call for translation and identity': {'merge_g': True},
+        'one discriminator call for real and generated': {'merge_d': True},
+        'bf16 autocast (amp: bf16)': {'bf16': True},
+        'channels_last: true, fp32': {'channels_last': True},
+        'channels_last: true, bf16': {'channels_last': True, 'bf16': True},
+        'fused Adam': {'fused': True},
+        'losses read back at print time': {'read_losses': False},
+    }
+    if args.compile:
+        variants['compile: true, fp32'] = {'compiled': True}
+        variants['compile: true, bf16'] = {'compiled': True, 'bf16': True}
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        model = step_model(args, folder)
+        describe(args)
+        batch = random_batch(args.batch, args.size)
+        textbook = TextbookStep(model)
+        for name, options in {'no weight gradients of D in the step of G': {'freeze_d': False}, **variants}.items():
+            variant = TextbookStep(model, **options)
+            seconds = alternate({'textbook': lambda: textbook(batch), 'variant': lambda v=variant: v(batch)}, args)
+            gains = [a / b for a, b in zip(seconds['textbook'], seconds['variant'])]
+            rows.append((name, gains if options != {'freeze_d': False} else [1 / gain for gain in gains], '.3f'))
+        rows.append(('foreach weight averaging (of that alone)', averaging_gain(model, args), '.3f'))
+    table(rows)
+    return []
+
+
+def averaging_gain(model, args):
+    """Weight averaging of G parameter by parameter against the model's own."""
+    import torch
+    net = model.get_bare_model(model.networks['g'])
+    model.net_g_ema = copy.deepcopy(net).requires_grad_(False)
+
+    @torch.no_grad()
+    def loop():
+        for averaged, parameter in zip(model.net_g_ema.parameters(), net.parameters()):
+            averaged.mul_(0.999).add_(parameter, alpha=0.001)
+
+    seconds = alternate({'loop': loop, 'foreach': model.model_ema}, args)
+    return [a / b for a, b in zip(seconds['loop'], seconds['foreach'])]
+
+
+def curve(args):
+    """Loss curves of the model and of the textbook step over the same batches, small networks, several seeds.
+
+    Means over windows of iterations are compared by Welch's t over the seeds: equal curves give |t| > 2.78 (4 degrees
+    of freedom) in one of twenty.
+    """
+    import torch
+    describe(args)
+    print(f'{args.iterations} iterations, {args.seeds} seeds')
+    curves = {'textbook': [], 'ours': []}
+    for seed in range(args.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            model = step_model(args, folder, seed)
+            textbook, ours = TextbookStep(model), our_step(model)
+            batches = smooth_batches(seed, args)
+            logs = {'textbook': [], 'ours': []}
+            for _ in range(args.iterations):
+                batch = next(batches)
+                logs['textbook'].append(textbook(batch))
+                ours(batch)
+                logs['ours'].append(model.get_current_log())
+        for name, log in logs.items():
+            curves[name].append([[float(losses[key]) for losses in log] for key in logs['textbook'][0]])
+    names = list(logs['textbook'][0])
+    windows = 5
+    length = args.iterations // windows * windows
+    # (seeds, losses, windows)
+    means = {name: torch.tensor(values, dtype=torch.float64)[..., :length].unflatten(2, (windows, -1)).mean(3)
+             for name, values in curves.items()}
+    a, b = means['textbook'], means['ours']
+    error = ((a.var(0) + b.var(0)) / args.seeds).sqrt()
+    t = (b.mean(0) - a.mean(0)) / error
+    print(f"{'loss, mean over seeds and standard error':<42}" + ''.join(f'{w + 1:>18}' for w in range(windows)))
+    for i, name in enumerate(names):
+        for label, values in (('textbook', a), ('ours', b)):
+            cells = zip(values.mean(0)[i], values.std(0)[i] / args.seeds**0.5)
+            print(f"{f'{name} {label}':<42}" + ''.join(f'{f"{m:.4f} +- {s:.4f}":>18}' for m, s in cells))
+        print(f"{f'{name} t':<42}" + ''.join(f'{value:>18.2f}' for value in t[i]))
+    inside = (t.abs() < 2.78).double().mean().item()
+    print(f'{100 * inside:.0f} % of the windows have |t| < 2.78; largest |t| {t.abs().max():.2f}')
+    return [Target('loss curves, windows with |t| < 2.78', 0.9, [inside])]
+
+
+def smooth_batches(seed, args):
+    """Endless smooth random images: normal ones bright, low ones dark and noisy."""
+    import torch
+    from torch.nn import functional as F
+    generator = torch.Generator().manual_seed(seed)
+    shape = args.batch, 3, args.size, args.size
+    while True:
+        images = [F.interpolate(torch.rand(args.batch, 3, 6, 6, generator=generator), shape[2:], mode='bicubic')
+                  for _ in range(2)]
+        low = 0.25 * images[0] + 0.02 * torch.randn(shape, generator=generator)
+        yield {key: (255 * image.clamp(0, 1)).to(torch.uint8) for key, image in (('lq', low), ('gt', images[1]))}
+
+
+# ----------------------------------------------------------------------- data
+
+
+def data(args):
+    """Crops per second from the RAM cache, one thread, and decoding at the start in threads against one by one."""
+    import cv2
+    import numpy as np
+    import torch
+    from torch.utils.data import DataLoader
+    quiet()
+    from lowlight_cyclegan.data import EpochSampler, UnpairedImageDataset
+    from lowlight_cyclegan.data.data_util import map_threaded
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        low, high = (os.path.join(args.data or folder, name) for name in ('low', 'high'))
+        if not args.data:
+            rng = np.random.default_rng(0)
+            for path in (low, high):
+                os.mkdir(path)
+                for i in range(24):
+                    coarse = rng.integers(0, 256, (50, 75, 3), dtype=np.uint8)
+                    cv2.imwrite(os.path.join(path, f'{i}.png'), cv2.resize(coarse, (600, 400)))
+        opt = {'name': 'data', 'phase': 'train', 'dataroot_lq': low, 'dataroot_gt': high, 'gt_size': args.size,
+               'io_backend': {'type': 'disk'}, 'use_hflip': True, 'manual_seed': 0, 'batch_size_per_gpu': args.batch}
+        dataset = UnpairedImageDataset(opt)
+        paths = dataset.low.paths
+        decoding = []
+        for _ in range(args.repeats):
+            begin = time.perf_counter()
+            for path in paths:
+                dataset.low.read(path)
+            one_by_one = time.perf_counter() - begin
+            begin = time.perf_counter()
+            collections.deque(map_threaded(dataset.low.read, paths), maxlen=0)
+            decoding.append(one_by_one / (time.perf_counter() - begin))
+
+        samples = max(len(dataset), 512)
+        sampler = EpochSampler(dataset, 1, 0, ratio=-(-samples // len(dataset)))
+        loader = DataLoader(dataset, args.batch, sampler=sampler)
+        rates = []
+        for epoch in range(args.repeats + 1):
+            sampler.set_epoch(epoch)
+            begin, crops = time.process_time(), 0
+            for batch in loader:
+                crops += 2 * len(batch['lq'])
+            rates.append(crops / (time.process_time() - begin))
+    cached = sum(chunk.numel() for images in (dataset.low, dataset.normal) for chunk in images.chunks)
+    print(f'{len(dataset)} low and {len(dataset.normal)} normal images, crops of {args.size}x{args.size}, batches of '
+          f'{args.batch}, {args.repeats} repetitions; the cache takes {cached / 1e9:.3f} GB')
+    table([('crops per second and core, from RAM', rates[1:], '.0f'),
+           (f'decoding: one by one / {os.cpu_count()} CPUs', decoding, '.2f')])
+    return [Target('crops per second and core, from RAM', 2000, rates[1:])]
+
+
+# ------------------------------------------------------------------ everything
+
+
+def everything(args):
+    """The targets of training, data, inference and large photos, in one table, a JSON file and a plot."""
+    begin = time.perf_counter()
+    targets = []
+    for line in SHORT:
+        print(f'\n## {line}', flush=True)
+        options = parse().parse_args(line.split())
+        options.device = args.device
+        targets += run(options)
+    if enhance is not None:
+        targets += enhance_targets(args.output)
+    report(targets, args.output)
+    print(f'{(time.perf_counter() - begin) / 60:.1f} minutes')
+
+
+def enhance_targets(output):
+    """Run the benchmarks of inference and large photos and read their files in the folder ``output``."""
+    targets = []
+    for line in ('inference --networks full', 'large'):
+        print(f'\n## {line}', flush=True)
+        run(parse().parse_args([*line.split(), '--output', output]))
+        name = line.split()[0]
+        with open(os.path.join(output, f'{name}.json')) as f:
+            results = json.load(f)[name]
+        if name == 'inference':
+            full = results['targets']['full']
+            ratio = [a / b for a, b in full['seconds']]
+            targets += [Target('inference, full model, 600x400: eager fp32 / ours', 2, ratio),
+                        Target('the same: agreement of the two (dB)', 45, [full['agreement_db']])]
+        else:
+            values = dict(results)
+            targets += [Target('12 megapixels, guided, lite (s)', 3, values['guided: 4000x3000 (s)'], True),
+                        Target('the same: peak memory (GB)', 1.5, values['guided: peak of the process (GB)'], True)]
+    return targets
+
+
+SHORT = (  # what a small machine does in some minutes
+    'step', 'step --blocks 2 --compile', 'levers --size 64 --width 32', 'curve', 'data')
+
+
+def report(targets, folder):
+    """Print the targets and write them to ``folder`` as benchmark.json and benchmark.png."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+    width = max(len(target.title) for target in targets)
+    print(f"\n{'target':<{width}}  {'wanted':>8}  {'median':>8}  {'min':>8}  {'max':>8}  met")
+    rows = []
+    for title, wanted, values, at_most in targets:
+        median = statistics.median(values)
+        met = median <= wanted if at_most else median >= wanted
+        print(f'{title:<{width}}  {wanted:>8g}  ' + '  '.join(
+            f'{v:>8.4g}' for v in (median, min(values), max(values))) + f"  {'yes' if met else 'NO'}")
+        rows.append(dict(title=title, wanted=wanted, at_most=at_most, values=list(values), median=median, met=met))
+    os.makedirs(folder, exist_ok=True)
+    import torch
+    machine = dict(python=platform.python_version(), torch=torch.__version__, cpus=os.cpu_count(),
+                   machine=platform.machine())
+    with open(os.path.join(folder, 'benchmark.json'), 'w') as f:
+        json.dump(dict(machine=machine, targets=rows), f, indent=1)
+    figure, axes = plt.subplots(figsize=(8, 0.5 * len(rows) + 1.2), layout='constrained')
+    ratios = [[v / row['wanted'] for v in row['values']] for row in rows]
+    medians = [row['median'] / row['wanted'] for row in rows]
+    spread = [[m - min(r) for m, r in zip(medians, ratios)], [max(r) - m for m, r in zip(medians, ratios)]]
+    colors = ['C0' if row['met'] else 'C3' for row in rows]
+    axes.barh([row['title'] for row in rows], medians, xerr=spread, color=colors)
+    axes.axvline(1, color='black', linewidth=1)
+    axes.invert_yaxis()
+    axes.set_xlabel('measured / target')
+    figure.savefig(os.path.join(folder, 'benchmark.png'), dpi=120)
+    plt.close(figure)
+
+
 def table(rows):
     """Print rows of (title, values, format) as median and range."""
     width = max(len(title) for title, _, _ in rows)
@@ -143,25 +573,73 @@ def table(rows):
         print(f'{title:<{width}}  ' + '  '.join(f'{cell:>9{fmt}}' for cell in cells))
 
 
-def main():
+def step_arguments(sub, width, size, batch, blocks, opt='options/train_lol.yml'):
+    sub.add_argument('--opt', default=opt, help='training options. Default: %(default)s')
+    sub.add_argument('--width', type=int, default=width, help='num_feat of all networks. Default: %(default)s')
+    sub.add_argument('--blocks', type=int, default=blocks, help='residual blocks. Default: %(default)s')
+    sub.add_argument('--size', type=int, default=size, help='crop in pixels. Default: %(default)s')
+    sub.add_argument('--batch', type=int, default=batch, help='images of each domain. Default: %(default)s')
+    sub.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='Default: %(default)s')
+    sub.add_argument('--threads', type=int, default=1, help='CPU threads. Default: %(default)s')
+    sub.add_argument('--repeats', type=int, default=5, help='paired repetitions. Default: %(default)s')
+
+
+def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(title='benchmarks', required=True, metavar='NAME')
-    sub = commands.add_parser('scaling', help=scaling.__doc__, description=scaling.__doc__)
-    sub.set_defaults(command=scaling)
+
+    def add(name, function):
+        sub = commands.add_parser(name, help=function.__doc__.split('\n')[0], description=function.__doc__)
+        sub.set_defaults(command=function)
+        return sub
+
+    sub = add('all', everything)
+    sub.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='Default: %(default)s')
+    sub.add_argument('--output', default='results/benchmark', help='folder. Default: %(default)s')
+    sub = add('step', step)
+    step_arguments(sub, width=64, size=128, batch=1, blocks=9)
+    sub.add_argument('--compile', action='store_true', help='ours with compile: true')
+    sub.add_argument('--channels-last', action='store_true', help='ours with channels_last: true')
+    sub = add('levers', levers)
+    step_arguments(sub, width=64, size=64, batch=2, blocks=9)
+    sub.add_argument('--compile', action='store_true', help='torch.compile too, which takes minutes')
+    sub = add('curve', curve)
+    step_arguments(sub, width=8, size=32, batch=2, blocks=1)
+    sub.add_argument('--iterations', type=int, default=500, help='Default: %(default)s')
+    sub.add_argument('--seeds', type=int, default=3, help='Default: %(default)s')
+    sub = add('data', data)
+    sub.add_argument('--data', help='folder with low/ and high/. Default: random pictures of 600x400')
+    sub.add_argument('--size', type=int, default=256, help='crop in pixels. Default: %(default)s')
+    sub.add_argument('--batch', type=int, default=8, help='Default: %(default)s')
+    sub.add_argument('--repeats', type=int, default=5, help='Default: %(default)s')
+    if enhance is not None:
+        enhance.add_commands(commands)
+    sub = add('scaling', scaling)
     sub.add_argument('--opt', default='options/train_lol_lite.yml', help='training options. Default: %(default)s')
     sub.add_argument('--batch-size', type=int, default=8, help='over all processes. Default: %(default)s')
     sub.add_argument('--size', type=int, default=128, help='crop in pixels. Default: %(default)s')
     sub.add_argument('--seconds', type=float, default=20, help='of each measurement. Default: %(default)s')
     sub.add_argument('--repeats', type=int, default=5, help='paired repetitions. Default: %(default)s')
-    sub = commands.add_parser('metrics', help=metrics.__doc__, description=metrics.__doc__)
-    sub.set_defaults(command=metrics)
+    sub = add('metrics', metrics)
     sub.add_argument('--data', default='datasets/LOL/eval15', help='folder with low/ and high/. Default: %(default)s')
     sub.add_argument('--threads', type=int, default=1, help='of both sides. Default: %(default)s')
     sub.add_argument('--repeats', type=int, default=5, help='paired repetitions. Default: %(default)s')
-    args = parser.parse_args()
+    return parser
+
+
+def run(args):
+    import torch
+    if getattr(args, 'device', None) == 'auto':
+        args.device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    torch.set_num_threads(getattr(args, 'threads', 1))
+    return args.command(args)
+
+
+def main():
+    args = parse().parse_args()
     import torch
     print(f'Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} CPUs, {platform.machine()}')
-    args.command(args)
+    run(args)
 
 
 if __name__ == '__main__':

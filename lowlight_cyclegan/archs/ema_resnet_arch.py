@@ -110,20 +110,27 @@ class AutoExposure(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     @staticmethod
-    def curve(x, mean, power, balance=1.0):
-        u = (x + 0.5 / 255)**power  # half a grey level: the power's slope at zero stays finite
+    def brighten(x, power):
+        return (x + 0.5 / 255)**power  # half a grey level: the power's slope at zero stays finite
+
+    def curve(self, x, mean, power, balance=1.0):
+        u = self.brighten(x, power)
         return mean * balance * u / u.mean((1, 2, 3), keepdim=True)
+
+    def predict(self, x):
+        """(n, 3, h, w) in [0, 1] -> mean and exponent (n, 1, 1, 1) and white balance (n, 3, 1, 1) of the curve."""
+        thumbnail = self.curve(F.interpolate(x, (64, 96), mode='area'), 2.0, self.power) - 2.0
+        logs = self.linear(self.predictor(thumbnail).mean((2, 3)))
+        logs = self.limit * torch.tanh(logs / self.limit)  # (n, 5)
+        mean, power = (v.view(-1, 1, 1, 1).exp() for v in logs[:, :2].unbind(1))
+        balance = (logs[:, 2:] - logs[:, 2:].mean(1, keepdim=True)).exp().view(-1, 3, 1, 1)
+        return self.mean * mean, self.power * power, balance
 
     def forward(self, x):
         """(n, 3, h, w) in [0, 1] -> the same shape, from 0, not bounded above."""
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.linear.weight.dtype)
-            thumbnail = self.curve(F.interpolate(x, (64, 96), mode='area'), 2.0, self.power) - 2.0
-            logs = self.linear(self.predictor(thumbnail).mean((2, 3)))
-            logs = self.limit * torch.tanh(logs / self.limit)  # (n, 5)
-            mean, power = (v.view(-1, 1, 1, 1).exp() for v in logs[:, :2].unbind(1))
-            balance = (logs[:, 2:] - logs[:, 2:].mean(1, keepdim=True)).exp().view(-1, 3, 1, 1)
-            return self.curve(x, self.mean * mean, self.power * power, balance)
+            return self.curve(x, *self.predict(x))
 
 
 @register_once(ARCH_REGISTRY)
@@ -205,7 +212,7 @@ class EMAResNetGenerator(nn.Module):
         if self.head == 'gain':
             exposed = self.exposure((x + 1) / 2) * 2 - 1
             x = exposed.detach() if detach_exposure else exposed
-            seen = x.clamp(-1, 1.5)  # overexposed, but within what the network can take
+            seen = x.clamp(-1.0, 1.5)  # overexposed, but within what the network can take
             y = torch.tanh(self.fine(torch.cat([self.decoder(self.transformer(self.encoder(seen))), seen], dim=1)))
             y = y - y.mean((1, 2, 3), keepdim=True)  # brightness is the exposure's alone
         else:

@@ -4,7 +4,8 @@ import torch
 from huggingface_hub import ModelHubMixin
 from torch.nn import functional as F
 
-from lowlight_cyclegan.messages import nearest
+from lowlight_cyclegan.messages import nearest, warn
+from .large import choose_mode, enhance_with_fallback, prepare_for_inference
 from .pretrained import load_pretrained, save_pretrained
 
 __all__ = ['Enhancer', 'blend']
@@ -38,7 +39,7 @@ class Enhancer(ModelHubMixin, library_name='lowlight_cyclegan', pipeline_tag='im
                 raise ValueError(f'{name} {value!r} is not known{nearest(value, known)}')
         self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         self.precision = _best_precision(self.device) if precision == 'auto' else precision
-        self.network = network.eval().requires_grad_(False).to(self.device)
+        self.network = prepare_for_inference(network, self.device, self.precision)
         self.mode, self.max_memory = mode, max_memory
         self.options, self.source = None, None
         self.last_mode, self.last_reason = None, None
@@ -141,8 +142,12 @@ class Enhancer(ModelHubMixin, library_name='lowlight_cyclegan', pipeline_tag='im
         return y
 
     def _run(self, x, mode):
-        self.last_mode, self.last_reason = 'direct', 'asked for'
-        return self.network(x)
+        reason = 'asked for'
+        if mode == 'auto':
+            mode, reason = choose_mode(*x.shape[2:], self.device, self.precision, self.max_memory, self.network)
+        y, self.last_mode = enhance_with_fallback(self.network, x, mode, say=warn)
+        self.last_reason = reason if self.last_mode == mode else f'memory ran out in mode {mode}'
+        return y
 
     def _enhance_array(self, image, strength, mode):
         scale = {'u1': 255, 'u2': 65535}.get(image.dtype.str[1:]) or (1 if image.dtype.kind == 'f' else None)
