@@ -5,6 +5,11 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 
 PYIQA = ['pyiqa>=0.1.10']  # its licence is non-commercial: opted into, never pulled in by the plain install
+HEIF = ['pillow-heif']
+RAW = ['rawpy']
+VIDEO = ['av>=18; python_version >= "3.11"']  # the first that writes rotation; there is none for Python 3.10
+WEB = ['gradio>=6.31']
+EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
 TEST = ['pytest>=7', 'ruff']
 
 
@@ -32,14 +37,21 @@ setup(
         'pyyaml',
         'matplotlib',
         'rich',
-        'pillow',
+        'pillow>=10.1',
         'safetensors',
         'huggingface_hub',
+        'psutil',
+        'shtab',
     ],
     extras_require={
         'pyiqa': PYIQA,
+        'heif': HEIF,
+        'raw': RAW,
+        'video': VIDEO,
+        'web': WEB,
+        'export': EXPORT,
         'test': TEST,
-        'all': PYIQA + TEST,
+        'all': PYIQA + HEIF + RAW + VIDEO + WEB + EXPORT + TEST,
     },
     packages=find_packages(include=['lowlight_cyclegan', 'lowlight_cyclegan.*']) + ['lowlight_cyclegan.options'],
     # The option files live at the top level, where BasicSR users look for them, and travel inside the package.

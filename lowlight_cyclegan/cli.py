@@ -1,8 +1,11 @@
 """The console command ``lowlight-cyclegan`` and the flags it shares with BasicSR's scripts. Imports stay light."""
 import argparse
+import json
 import sys
 
+from .enhance.commands import add_commands as add_enhance_commands
 from .evaluate.commands import add_commands as add_evaluate_commands
+from .messages import fail, nearest
 
 
 def run_parser(prog=None):
@@ -52,11 +55,28 @@ def _detach(args):
 
 
 def _info(args):
+    if args.model:
+        from .enhance.pretrained import boxed, card
+        if args.model not in boxed():
+            fail(f'{args.model}: no weights of that name are in the box{nearest(args.model, boxed())}')
+        print(card(args.model))
+        return
     from .plugin import info
-    info()
+    found = info()
+    if args.json:
+        print(json.dumps(found, indent=1))
+        return
+    for name, value in found.items():
+        print(f'{name:<17} {", ".join(value) or "none" if isinstance(value, list) else value or "not installed"}')
 
 
-def build_parser():
+def _completion(args):
+    import shtab
+    print(shtab.complete(build_parser(complete=True), args.shell))
+
+
+def build_parser(complete=False):
+    """Parser of all commands; without ``complete``, some take their flags from heavy modules only when used."""
     parser = argparse.ArgumentParser(
         prog='lowlight-cyclegan', description='Low-light image enhancement with an attention CycleGAN, on BasicSR.')
     parser.add_argument('--version', action='store_true', help='print the version')
@@ -77,9 +97,16 @@ def build_parser():
     sub = add('detach', _detach, 'undo attach')
     sub.add_argument('directory', nargs='?', default='.', help='attached folder. Default: this one')
 
+    add_enhance_commands(add, complete)
     add_evaluate_commands(add)
 
-    add('info', _info, 'show versions, paths and what is registered in BasicSR')
+    sub = add('info', _info, 'show versions, paths, weights and what is registered in BasicSR, or a model card')
+    sub.add_argument('model', nargs='?', help='weights in the package, for example lite: prints their card')
+    sub.add_argument('--json', action='store_true', help='for programs')
+
+    sub = add('completion', _completion, 'print what completes this command in a shell')
+    sub.description += ' For bash: eval "$(lowlight-cyclegan completion bash)" in ~/.bashrc.'
+    sub.add_argument('shell', choices=['bash', 'zsh', 'tcsh'])
     return parser
 
 

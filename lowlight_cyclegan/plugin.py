@@ -199,26 +199,34 @@ def _write_autoload(dirs):
 
 
 def info():
-    """Print versions, paths, attached folders and what is registered in BasicSR."""
+    """Versions, paths, attached folders, weights in the box and what is registered in BasicSR.
+
+    Returns:
+        dict[str, str | list[str] | None]: By their names, None for a package that is not installed.
+    """
     import torch
     from importlib.metadata import PackageNotFoundError, version
 
     from . import __version__
     register()
+    from .enhance.pretrained import boxed
     from basicsr.utils import registry
-    print(f'lowlight_cyclegan {__version__} in {osp.dirname(osp.abspath(__file__))}')
-    print(f'options           {options_dir()}')
-    print(f'basicsr           {toolbox_dir()}')
-    print(f'attached          {", ".join(attached_dirs()) or "no folder"}')
-    print(f'python            {sys.version.split()[0]}')
+    found = {
+        'lowlight_cyclegan': f'{__version__} in {osp.dirname(osp.abspath(__file__))}',
+        'options': options_dir(),
+        'weights': boxed(),
+        'toolbox': toolbox_dir(),
+        'attached': attached_dirs(),
+        'python': sys.version.split()[0],
+    }
     for name in ('basicsr', 'torch', 'torchvision', 'mmengine', 'lpips', 'opencv-python', 'pyiqa'):
         try:
-            print(f'{name:<17} {version(name)}')
+            found[name] = version(name)
         except PackageNotFoundError:
-            print(f'{name:<17} not installed')
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    print(f'GPUs              {", ".join(gpus) or "none"}')
+            found[name] = None
+    found['GPUs'] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     for kind in ('arch', 'dataset', 'loss', 'metric', 'model'):
-        ours = [name for name, obj in getattr(registry, f'{kind.upper()}_REGISTRY')
-                if obj.__module__.startswith(__package__)]
-        print(f'{kind + ("es" if kind == "loss" else "s"):<17} {", ".join(ours)}')
+        entries = getattr(registry, f'{kind.upper()}_REGISTRY')
+        found[kind + ('es' if kind == 'loss' else 's')] = [
+            name for name, obj in entries if obj.__module__.startswith(__package__)]
+    return found

@@ -1,3 +1,4 @@
+import json
 import os
 import pytest
 import subprocess
@@ -51,6 +52,27 @@ def test_info(capsys):
     cli.main(['info'])
     text = capsys.readouterr().out
     assert 'EMAResNetGenerator' in text and 'LowLightCycleGANModel' in text and torch.__version__.split('+')[0] in text
+
+
+def test_info_for_programs(capsys):
+    cli.main(['info', '--json'])
+    found = json.loads(capsys.readouterr().out)
+    assert 'lite' in found['weights'] and 'EMAResNetGenerator' in found['archs']
+
+
+def test_info_prints_model_cards(capsys):
+    cli.main(['info', 'lite'])
+    assert capsys.readouterr().out.startswith('# lite')
+    with pytest.raises(SystemExit, match='did you mean lite'):
+        cli.main(['info', 'lit'])
+
+
+@pytest.mark.parametrize('shell', ['bash', 'zsh', 'tcsh'])
+def test_completion_knows_every_command_and_flag(capsys, shell):
+    cli.main(['completion', shell])
+    text = capsys.readouterr().out
+    for word in ('enhance', 'ablate', 'strength', 'smoothing', 'opset', 'force_yml'):
+        assert word in text
 
 
 @pytest.fixture

@@ -1,0 +1,114 @@
+import argparse
+import copy
+import numpy as np
+import os
+import pytest
+import torch
+
+from lowlight_cyclegan.archs import EMAResNetGenerator
+from lowlight_cyclegan.enhance import export as export_module
+from lowlight_cyclegan.enhance.export import CHECKED, TRACED, ExportWrapper, export
+
+
+def toy_network(head='gain', **kwargs):
+    torch.manual_seed(0)
+    network = EMAResNetGenerator(num_feat=8, num_block=1, ema_factor=4, aspp_width=8, head=head, **kwargs).eval()
+    if head == 'gain':
+        torch.nn.init.normal_(network.exposure.linear.weight, std=0.3)
+        torch.nn.init.normal_(network.fine[4].weight, std=0.02)
+    return network
+
+
+def parse(*argv):
+    parser = argparse.ArgumentParser()
+    export_module.add_arguments(parser)
+    return parser.parse_args(argv)
+
+
+@pytest.mark.parametrize('size', [(32, 32), (33, 47), (64, 96), (101, 130), (262, 175)])
+def test_wrapper_is_the_network_at_any_size(size):
+    network, x = toy_network(), torch.rand(2, 3, *size) * 0.2
+    with torch.no_grad():
+        torch.testing.assert_close(ExportWrapper(network)(x), (network(x * 2 - 1) + 1) / 2, rtol=0, atol=1e-6)
+
+
+def test_wrapper_leaves_the_network_as_it_was():
+    network = toy_network()
+    ExportWrapper(network)
+    assert 'predict' not in vars(network.exposure)
+
+
+@pytest.fixture(scope='module')
+def traced():
+    """Network and its program: tracing is the slow part."""
+    network = toy_network()
+    with torch.no_grad():
+        return network, export_module._trace(ExportWrapper(network).eval())
+
+
+@pytest.mark.parametrize('fp16', [False, pytest.param(True, marks=pytest.mark.full)])
+def test_onnx_runs_at_other_sizes(tmp_path, monkeypatch, traced, fp16):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxscript')
+    (network, program), path = traced, str(tmp_path / 'toy.onnx')
+    monkeypatch.setattr(export_module, '_trace', lambda wrapper: program)
+    differences = export(network, path, fp16=fp16)
+    assert set(differences) == set(CHECKED) and TRACED not in differences
+    assert max(differences.values()) < (2 / 255 if fp16 else 1e-4)
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    assert session.get_inputs()[0].name == 'image' and session.get_inputs()[0].type == 'tensor(float)'
+    x = np.random.default_rng(0).random((1, 3, 75, 90), dtype=np.float32) * 0.2
+    y = session.run(None, {'image': x})[0]
+    with torch.no_grad():
+        expected = (network(torch.from_numpy(x) * 2 - 1) + 1) / 2
+    assert abs(y - expected.numpy()).max() < (2 / 255 if fp16 else 1e-4)
+    assert os.listdir(tmp_path) == ['toy.onnx']
+
+
+@pytest.mark.full
+def test_torch_export_runs_at_other_sizes(tmp_path, monkeypatch, traced):
+    monkeypatch.setattr(export_module, '_trace', lambda wrapper: traced[1])
+    path = str(tmp_path / 'toy.pt2')
+    assert max(export(traced[0], path, 'torch-export').values()) < 1e-5
+    assert torch.export.load(path).module()(torch.rand(1, 3, 75, 90)).shape == (1, 3, 75, 90)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize('kwargs', [
+    dict(head='tanh', num_block=9, num_feat=64, ema_factor=32), dict(head='residual'), dict(ema_position='output'),
+    dict(use_ema=False), dict(use_aspp=False)])
+def test_every_variant_exports(tmp_path, kwargs):
+    pytest.importorskip('onnxscript')
+    torch.manual_seed(0)
+    network = EMAResNetGenerator(**{'num_feat': 8, 'num_block': 1, 'ema_factor': 4, **kwargs}).eval()
+    assert max(export(network, str(tmp_path / 'toy.onnx')).values()) < 5e-4
+
+
+def test_file_is_kept_only_if_it_agrees(tmp_path, monkeypatch, traced):
+    path = tmp_path / 'toy.pt2'
+    path.write_text('what was there')
+    monkeypatch.setattr(export_module, '_trace', lambda wrapper: traced[1])
+    other = copy.deepcopy(traced[0])
+    torch.nn.init.normal_(other.fine[4].bias, std=0.1)
+    with pytest.raises(ValueError, match='not written: at .* the graph differs from PyTorch by') as error:
+        export(other, str(path), 'torch-export')
+    assert '\n' not in str(error.value)
+    assert os.listdir(tmp_path) == ['toy.pt2'] and path.read_text() == 'what was there'
+
+
+@pytest.mark.parametrize('argv, message', [
+    (['--format', 'torch-export', '--fp16'], '--fp16 belongs to --format onnx'),
+    (['--opset', '7', '-o', 'x.onnx'], 'opset 7: must be from 18'),
+    (['-o', 'none/x.onnx'], 'must be a file in a folder that exists'),
+    (['-o', 'there.onnx'], 'exists already'),
+    (['--model', 'none.pth'], 'none.pth: no such file'),
+])
+def test_mistakes_get_one_line(tmp_path, monkeypatch, argv, message):
+    pytest.importorskip('onnx')
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'there.onnx').touch()
+    monkeypatch.setattr(export_module, '_trace', lambda wrapper: None)
+    with pytest.raises(SystemExit, match=message) as stop:
+        export_module.run(parse(*argv))
+    assert '\n' not in str(stop.value)
+    assert os.listdir(tmp_path) == ['there.onnx']
