@@ -144,6 +144,13 @@ def train():
     return time.monotonic() - start
 
 
+def enhance_shipped(images):
+    """What the weights in the package, trained on LOL, make of uint8 BGR images."""
+    from lowlight_cyclegan import Enhancer
+    enhancer = Enhancer.from_pretrained('lite')
+    return [enhancer.enhance(img[..., ::-1])[..., ::-1] for img in images]
+
+
 def enhance_untrained(images):
     """What the generator makes of uint8 BGR images before training: a tone curve with the constants in its options."""
     import torch
@@ -179,19 +186,25 @@ def main():
     data, run = FOLDER / 'data', Path('experiments') / 'quickstart'
     shutil.rmtree(data, ignore_errors=True)
     gamma = fit_gamma(make_data(data))
-    print(f'Pictures are in {data}. Training takes a minute or two:')
+    names = sorted(path.stem for path in (data / 'val' / 'low').iterdir())
+    low, normal = ([cv2.imread(str(data / 'val' / domain / f'{name}.png')) for name in names]
+                   for domain in ('low', 'normal'))
+    shipped = enhance_shipped(low)
+    write_strip(FOLDER / 'low_lite_normal.png', [low, shipped, normal])
+    print(f"""Pictures are in {data}.
+What the weights in the package (lite, trained on LOL) make of them, low | lite | normal:
+    {FOLDER / 'low_lite_normal.png'}
+Now a generator of your own. Training takes a minute or two:""", flush=True)
     seconds = train()
 
     from lowlight_cyclegan import register
     register()
-    names = sorted(path.stem for path in (data / 'val' / 'low').iterdir())
-    low, normal = ([cv2.imread(str(data / 'val' / domain / f'{name}.png')) for name in names]
-                   for domain in ('low', 'normal'))
     # the run's only validation, at its end
     enhanced = [cv2.imread(str(next((run / 'visualization' / name).glob('*.png')))) for name in names]
     rows = {
         'input': low,
         f'gamma {gamma:.2f}': [apply_gamma(img, gamma) for img in low],
+        'lite': shipped,
         'before training': enhance_untrained(low),
         'enhanced': enhanced,
     }
@@ -208,8 +221,9 @@ def main():
     print(f"""
 Pictures, low | gamma | enhanced | normal:  {strip}
 Log, weights, metrics of each picture:      {run}
-Next, train on LOL (README.md says where to get it):
+Next, brighten your photos, and train on LOL (README.md says where to get it):
     source .venv/bin/activate
+    lowlight-cyclegan enhance PHOTO
     python -m lowlight_cyclegan.train -opt options/train_lol_lite.yml""")
 
 

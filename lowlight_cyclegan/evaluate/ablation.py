@@ -19,7 +19,7 @@ from lowlight_cyclegan.plugin import options_dir
 from .datasets import write_atomically
 from .tables import Table, to_csv, to_latex, to_markdown, to_terminal
 
-__all__ = ['ROWS', 'ablate', 'parse_budget', 'row_options', 'run_training', 'summary_table']
+__all__ = ['ROWS', 'ablate', 'iterations_within', 'parse_budget', 'row_options', 'run_training', 'summary_table']
 
 ROWS = {'plain': (False, False), 'ema': (True, False), 'aspp': (False, True), 'ema_aspp': (True, True)}
 TITLES = {'plain': 'CycleGAN', 'ema': 'with EMA', 'aspp': 'with ASPP', 'ema_aspp': 'with EMA and ASPP'}
@@ -70,7 +70,7 @@ def ablate(opt_file, budget, seeds, output, train=None):
     if old is not None and {key: old.get(key) for key in plan} != plan:
         fail(f'{output}: holds an ablation of other options or another budget: give another --output')
     iterations = (old or {}).get('iterations') or {
-        row: count or _iterations_in(row_options(base, row, 0, 1), minutes) for row in ROWS}
+        row: count or iterations_within(row_options(base, row, 0, 1), minutes) for row in ROWS}
     write_atomically(plan_file, json.dumps({**plan, 'iterations': iterations}, indent=1).encode())
 
     results = []
@@ -168,8 +168,13 @@ def run_training(opt_file, folder):
                 signal.signal(number, handler)
 
 
-def _iterations_in(opt, minutes):
-    """Training steps that fit into the minutes, by the time of a few."""
+def iterations_within(opt, minutes):
+    """Training steps that fit into the minutes on this machine, by the time of a few.
+
+    Args:
+        opt (dict): Options of a training run; some are completed in place.
+        minutes (float): Of training alone, without validations.
+    """
     import lowlight_cyclegan
     lowlight_cyclegan.register()
     from basicsr.models import build_model

@@ -119,7 +119,7 @@ def test_minutes_become_iterations(run, toy_run, monkeypatch):
     run('0.01min', seeds=[0], train=fake(10))
     counts = {r['row']: int(r['iterations']) for r in csv.DictReader((toy_run / 'out' / 'ablation.csv').open())}
     assert counts.keys() == ROWS.keys() and min(counts.values()) >= 1
-    monkeypatch.setattr(ablation, '_iterations_in', None)  # counted once
+    monkeypatch.setattr(ablation, 'iterations_within', None)  # counted once
     run('0.01min', seeds=[0], train=None)
 
 

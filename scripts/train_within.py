@@ -1,0 +1,77 @@
+"""Train as well as a time budget allows: measures the speed first and lets the schedule end inside the budget.
+
+    python scripts/train_within.py 25 -opt options/train_lol.yml [--force_yml section:key=value ...]
+
+The learning rate reaches zero at the last iteration. Where the estimate was too high, the run is asked to save and end
+when the time is up, so there are always averaged weights to use. They are written as fp16 safetensors beside the run.
+"""
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from copy import deepcopy
+from os import path as osp
+
+from lowlight_cyclegan.compat import force_option, load_options
+from lowlight_cyclegan.enhance.pretrained import load_pretrained, save_pretrained
+from lowlight_cyclegan.evaluate.ablation import iterations_within
+from lowlight_cyclegan.messages import fail
+
+TRAINING_SHARE = 0.85  # of the budget; validations, checkpoints and decoding take the rest
+LAST_WORDS = 20  # seconds to save in, at the end of the budget
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description='Train within a time budget.', formatter_class=argparse.RawDescriptionHelpFormatter, epilog=__doc__)
+    parser.add_argument('minutes', type=float, help='budget, everything included')
+    parser.add_argument('-opt', required=True, metavar='FILE.yml')
+    parser.add_argument('--force_yml', nargs='+', default=[], metavar='KEY=VALUE')
+    args = parser.parse_args()
+    begin = time.monotonic()
+    if args.minutes * 60 <= 3 * LAST_WORDS:
+        fail(f'{args.minutes:g} minutes: give more than {3 * LAST_WORDS // 60}')
+    opt = load_options(args.opt)
+    for entry in args.force_yml:
+        force_option(opt, entry)
+    folder = osp.join('experiments', opt['name'])
+    if osp.exists(folder):
+        fail(f'{folder}: exists; move it away or give another name with --force_yml name=NAME')
+
+    count = iterations_within(deepcopy(opt), args.minutes * TRAINING_SHARE)
+    minutes = args.minutes * TRAINING_SHARE
+    batch = opt['datasets']['train']['batch_size_per_gpu']
+    print(f'{count * batch / minutes / 60:.1f} images a second: {count} iterations of batch {batch} in {minutes:.1f} '
+          'minutes', flush=True)
+    every = max(1, count // 5)
+    forced = [*args.force_yml, f'train:total_iter={count}', f'val:val_freq={every}',
+              f'logger:save_checkpoint_freq={every}']
+    run = subprocess.Popen([sys.executable, '-m', 'lowlight_cyclegan.train', '-opt', args.opt, '--force_yml', *forced])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run's to answer
+    signal.signal(signal.SIGTERM, lambda *_: run.terminate())
+    try:
+        code = run.wait(max(1, args.minutes * 60 - (time.monotonic() - begin) - LAST_WORDS))
+    except subprocess.TimeoutExpired:
+        print('The time is up: saving.', flush=True)
+        run.terminate()
+        code = run.wait()
+    weights = _newest(osp.join(folder, 'models'))
+    if weights is None:
+        raise SystemExit(code or f'{folder}: holds no weights')
+    network, options, _ = load_pretrained(weights, opt['network_g'])
+    path = osp.join(folder, f'{opt["name"]}.safetensors')
+    save_pretrained(path, network, options)
+    print(f'{weights}, averaged, as fp16: {path} ({osp.getsize(path) / 1e6:.1f} MB), after '
+          f'{(time.monotonic() - begin) / 60:.1f} minutes')
+
+
+def _newest(folder):
+    names = [name for name in (os.listdir(folder) if osp.isdir(folder) else []) if name.startswith('net_g_')]
+    paths = [osp.join(folder, name) for name in names if name != 'net_g_best.pth']
+    return max(paths, key=osp.getmtime, default=None)
+
+
+if __name__ == '__main__':
+    main()
