@@ -15,10 +15,7 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-try:
-    import benchmark_enhance as enhance
-except ImportError:
-    enhance = None
+import benchmark_enhance as enhance  # noqa: E402
 
 EPOCHS_200 = 200 * 485  # image passes of the paper's training
 
@@ -500,8 +497,7 @@ def everything(args):
         options = parse().parse_args(line.split())
         options.device = args.device
         targets += run(options)
-    if enhance is not None:
-        targets += enhance_targets(args.output)
+    targets += enhance_targets(args.output)
     report(targets, args.output)
     print(f'{(time.perf_counter() - begin) / 60:.1f} minutes')
 
@@ -612,8 +608,7 @@ def parse():
     sub.add_argument('--size', type=int, default=256, help='crop in pixels. Default: %(default)s')
     sub.add_argument('--batch', type=int, default=8, help='Default: %(default)s')
     sub.add_argument('--repeats', type=int, default=5, help='Default: %(default)s')
-    if enhance is not None:
-        enhance.add_commands(commands)
+    enhance.add_commands(commands)
     sub = add('scaling', scaling)
     sub.add_argument('--opt', default='options/train_lol_lite.yml', help='training options. Default: %(default)s')
     sub.add_argument('--batch-size', type=int, default=8, help='over all processes. Default: %(default)s')
