@@ -16,6 +16,8 @@ from .lowlight_model import LowLightModel, at_least_fp32
 
 __all__ = ['LowLightCycleGANModel']
 
+FIRST_WARNING = 100  # iterations: untrained generators invert as often as not
+
 
 @register_once(MODEL_REGISTRY)
 class LowLightCycleGANModel(LowLightModel):
@@ -106,6 +108,8 @@ class LowLightCycleGANModel(LowLightModel):
     @master_only
     def _warn_of_collapse(self, log):
         """Say once when a discriminator has won, and when colours come out inverted."""
+        if self.iteration < FIRST_WARNING:
+            return
         guess = torch.full((1, ), 0.5 if self.cri_gan.gan_type == 'lsgan' else 0.0)
         chance = 0.5 * (self.cri_gan(guess, True, is_disc=True) + self.cri_gan(guess, False, is_disc=True)).item()
         for name in ('d_a', 'd_b'):

@@ -33,7 +33,7 @@ def toy_opt(tmp_path):
         manual_seed=0, amp=None, auto_resume=False,
         network_g=dict(GENERATOR), network_f=dict(GENERATOR), network_d_a=dict(DISCRIMINATOR),
         network_d_b=dict(DISCRIMINATOR),
-        path={key: str(path) for key, path in paths.items()},
+        path=dict(zip(paths, map(str, paths.values()))),
         train=dict(optim_g=dict(adam), optim_d=dict(adam), scheduler=dict(type='LinearDecayLR'), total_iter=10,
                    ema_decay=0.9, pool_size=3,
                    gan_opt=dict(type='GANLoss', gan_type='vanilla', loss_weight=1),

@@ -34,10 +34,8 @@ def gradients(opt, data):
         model.optimizer_g.step = model.optimizer_d.step = lambda: None
         model.feed_data(data)
         model.optimize_parameters(1)
-        return {
-            f'{name}.{key}': p.grad
-            for name, net in model.networks.items() for key, p in model.get_bare_model(net).named_parameters()
-        }
+        nets = {name: model.get_bare_model(net) for name, net in model.networks.items()}
+        return {f'{name}.{key}': p.grad for name, net in nets.items() for key, p in net.named_parameters()}
     finally:
         torch.set_default_dtype(torch.float32)
 

@@ -24,8 +24,8 @@ def built(opt, seed=0, **switches):
 
 
 def weights(model):
-    return {f'{name}.{k}': v for name, net in model.networks.items()
-            for k, v in model.get_bare_model(net).state_dict().items()}
+    states = {name: model.get_bare_model(net).state_dict() for name, net in model.networks.items()}
+    return {f'{name}.{k}': v for name, state in states.items() for k, v in state.items()}
 
 
 @pytest.fixture
