@@ -1,6 +1,7 @@
 """The console command ``lowlight-cyclegan`` and the flags it shares with BasicSR's scripts. Imports stay light."""
 import argparse
 import json
+import os
 import sys
 
 from .enhance.commands import add_commands as add_enhance_commands
@@ -59,7 +60,7 @@ def _info(args):
         from .enhance.pretrained import boxed, card
         if args.model not in boxed():
             fail(f'{args.model}: no weights of that name are in the box{nearest(args.model, boxed())}')
-        print(card(args.model))
+        print(json.dumps({'name': args.model, 'card': card(args.model)}) if args.json else card(args.model))
         return
     from .plugin import info
     found = info()
@@ -78,7 +79,9 @@ def _completion(args):
 def build_parser(complete=False):
     """Parser of all commands; without ``complete``, some take their flags from heavy modules only when used."""
     parser = argparse.ArgumentParser(
-        prog='lowlight-cyclegan', description='Low-light image enhancement with an attention CycleGAN, on BasicSR.')
+        prog='lowlight-cyclegan', description='Low-light image enhancement with an attention CycleGAN, on BasicSR.',
+        epilog='Exit codes: 0 done, 1 failed, with a line that says why, 2 wrong command line, 130 interrupted. '
+        'COMMAND --help says more.')
     parser.add_argument('--version', action='store_true', help='print the version')
     commands = parser.add_subparsers(title='commands', metavar='COMMAND')
 
@@ -119,7 +122,12 @@ def main(argv=None):
     elif not hasattr(args, 'command'):
         parser.print_help()
     else:
-        args.command(args)
+        try:
+            args.command(args)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader has seen enough, as in "| head"
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
 
 
 if __name__ == '__main__':

@@ -19,6 +19,17 @@ def warn(line):
         logging.getLogger('lowlight_cyclegan').warning(line)
 
 
+def first_line(error):
+    """What an exception says, in one line; its class if it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def is_out_of_memory(error):
+    """True if an exception, Python's or torch's of any device, says that memory ran out."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error).lower() for words in ('out of memory', 'not enough memory', "can't allocate memory"))
+
+
 def nearest(name, names):
     """``', did you mean X?'`` with the nearest of the names; where none is near, all of them if they are few."""
     names = sorted(map(str, names))

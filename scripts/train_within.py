@@ -14,10 +14,12 @@ import time
 from copy import deepcopy
 from os import path as osp
 
-from lowlight_cyclegan.compat import force_option, load_options
+from lowlight_cyclegan import preflight, register
+from lowlight_cyclegan.compat import complete_options, find_file, force_option, load_options
 from lowlight_cyclegan.enhance.pretrained import load_pretrained, save_pretrained
 from lowlight_cyclegan.evaluate.ablation import iterations_within
 from lowlight_cyclegan.messages import fail
+from lowlight_cyclegan.plugin import options_dir
 
 TRAINING_SHARE = 0.85  # of the budget; validations, checkpoints and decoding take the rest
 LAST_WORDS = 20  # seconds to save in, at the end of the budget
@@ -29,13 +31,18 @@ def main():
     parser.add_argument('minutes', type=float, help='budget, everything included')
     parser.add_argument('-opt', required=True, metavar='FILE.yml')
     parser.add_argument('--force_yml', nargs='+', default=[], metavar='KEY=VALUE')
+    parser.set_defaults(launcher='none')
     args = parser.parse_args()
     begin = time.monotonic()
-    if args.minutes * 60 <= 3 * LAST_WORDS:
+    if not 3 * LAST_WORDS < args.minutes * 60 < float('inf'):
         fail(f'{args.minutes:g} minutes: give more than {3 * LAST_WORDS // 60}')
+    args.opt = find_file(args.opt, [options_dir()])
     opt = load_options(args.opt)
     for entry in args.force_yml:
         force_option(opt, entry)
+    register()
+    complete_options(opt, args)
+    preflight.check(opt, is_train=True)
     folder = osp.join('experiments', opt['name'])
     if osp.exists(folder):
         fail(f'{folder}: exists; move it away or give another name with --force_yml name=NAME')
@@ -51,12 +58,13 @@ def main():
     run = subprocess.Popen([sys.executable, '-m', 'lowlight_cyclegan.train', '-opt', args.opt, '--force_yml', *forced])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run's to answer
     signal.signal(signal.SIGTERM, lambda *_: run.terminate())
+    expected = 0
     try:
         code = run.wait(max(1, args.minutes * 60 - (time.monotonic() - begin) - LAST_WORDS))
     except subprocess.TimeoutExpired:
         print('The time is up: saving.', flush=True)
         run.terminate()
-        code = run.wait()
+        code, expected = run.wait(), 128 + signal.SIGTERM
     weights = _newest(osp.join(folder, 'models'))
     if weights is None:
         raise SystemExit(code or f'{folder}: holds no weights')
@@ -65,6 +73,8 @@ def main():
     save_pretrained(path, network, options)
     print(f'{weights}, averaged, as fp16: {path} ({osp.getsize(path) / 1e6:.1f} MB), after '
           f'{(time.monotonic() - begin) / 60:.1f} minutes')
+    if code not in (0, expected):  # the run has said why; what it had saved is kept all the same
+        raise SystemExit(code)
 
 
 def _newest(folder):
@@ -74,4 +84,7 @@ def _newest(folder):
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None

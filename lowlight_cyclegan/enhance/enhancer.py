@@ -4,8 +4,8 @@ import torch
 from huggingface_hub import ModelHubMixin
 from torch.nn import functional as F
 
-from lowlight_cyclegan.messages import nearest, warn
-from .large import choose_mode, enhance_with_fallback, prepare_for_inference
+from lowlight_cyclegan.messages import first_line, nearest, warn
+from .large import DIRECT_PIXELS, choose_mode, enhance_with_fallback, prepare_for_inference
 from .pretrained import load_pretrained, save_pretrained
 
 __all__ = ['Enhancer', 'blend']
@@ -13,6 +13,7 @@ __all__ = ['Enhancer', 'blend']
 MODES = ('auto', 'direct', 'exact', 'guided')
 PRECISIONS = ('auto', 'fp32', 'bf16')
 MIN_SIZE = 32  # of the generator's input; smaller pictures are extended
+ROWS = 256  # of a picture that are blended at a time: linear light takes several copies
 LUMA = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709
 
 
@@ -30,16 +31,19 @@ class Enhancer(ModelHubMixin, library_name='lowlight_cyclegan', pipeline_tag='im
         max_memory (float | None): Bytes that 'auto' may plan with. None means what is free.
 
     Raises:
-        ValueError: If precision or mode is none of these.
+        ValueError: If precision or mode is none of these, or the device cannot be had.
     """
 
     def __init__(self, network, device=None, precision='auto', mode='auto', max_memory=None):
         for name, value, known in (('mode', mode, MODES), ('precision', precision, PRECISIONS)):
             if value not in known:
                 raise ValueError(f'{name} {value!r} is not known{nearest(value, known)}')
-        self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-        self.precision = _best_precision(self.device) if precision == 'auto' else precision
-        self.network = prepare_for_inference(network, self.device, self.precision)
+        try:
+            self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+            self.precision = _best_precision(self.device) if precision == 'auto' else precision
+            self.network = prepare_for_inference(network, self.device, self.precision)
+        except (RuntimeError, AssertionError) as error:  # torch's, of a device that is not known or not there
+            raise ValueError(f'device {device}: {first_line(error)}') from error
         self.mode, self.max_memory = mode, max_memory
         self.options, self.source = None, None
         self.last_mode, self.last_reason = None, None
@@ -111,7 +115,7 @@ class Enhancer(ModelHubMixin, library_name='lowlight_cyclegan', pipeline_tag='im
         if isinstance(image, np.ndarray):
             return self._enhance_array(image, strength, mode)
         if isinstance(image, torch.Tensor):
-            return self._enhance_any_tensor(image, strength, mode)
+            return self._enhance_any_tensor(image.detach(), strength, mode)
         from PIL import Image
         if not isinstance(image, Image.Image):
             raise TypeError(f'an image is an array, PIL image, tensor or a list of them, got {type(image).__name__}')
@@ -130,21 +134,27 @@ class Enhancer(ModelHubMixin, library_name='lowlight_cyclegan', pipeline_tag='im
         if mode not in MODES:
             raise ValueError(f'mode {mode!r} is not known{nearest(mode, MODES)}')
         h, w = x.shape[2:]
+        # Pictures do not depend on each other: as many at once as 'auto' runs in one piece.
+        count = max(1, DIRECT_PIXELS.get(self.device.type, DIRECT_PIXELS['cpu']) // (h * w))
+        if len(x) > count:
+            return torch.cat([self.enhance_tensor(part, mode) for part in x.split(count)])
         pad = (0, max(0, MIN_SIZE - w), 0, max(0, MIN_SIZE - h))
-        y = x.to(self.device) * 2 - 1
+        y = (x.to(self.device) * 2).sub_(1)
         if any(pad):
             y = F.pad(y, pad, mode='replicate')
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, self.precision == 'bf16'):
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, self.precision == 'bf16'):
             y = self._run(y, mode)
-        y = ((y[:, :, :h, :w].float() + 1) / 2).clamp_(0, 1).to(x.device)
-        if not torch.isfinite(y).all():
+            # A large picture is changed where it lies, here and below: each copy takes 12 bytes a pixel.
+            y = y[:, :, :h, :w].float().add_(1).mul_(0.5).clamp_(0, 1).to(x.device)
+        if not y.sum().isfinite():
             raise ValueError('the network gave values that are not finite: its weights do not suit this picture')
         return y
 
     def _run(self, x, mode):
         reason = 'asked for'
         if mode == 'auto':
-            mode, reason = choose_mode(*x.shape[2:], self.device, self.precision, self.max_memory, self.network)
+            height = len(x) * x.shape[2]  # the memory of a batch is that of one picture of its size
+            mode, reason = choose_mode(height, x.shape[3], self.device, self.precision, self.max_memory, self.network)
         y, self.last_mode = enhance_with_fallback(self.network, x, mode, say=warn)
         self.last_reason = reason if self.last_mode == mode else f'memory ran out in mode {mode}'
         return y
@@ -156,12 +166,16 @@ class Enhancer(ModelHubMixin, library_name='lowlight_cyclegan', pipeline_tag='im
         if image.ndim not in (2, 3, 4):
             raise ValueError(f'an array is (h, w), (h, w, c) or (n, h, w, c), got {image.shape}')
         pixels = image[..., None] if image.ndim == 2 else image
-        x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3), dtype=np.float32)) / scale
-        y = np.moveaxis(self._enhance_channels(x, strength, mode).numpy(), -3, -1)
+        x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3), dtype=np.float32))
+        if scale > 1:  # then it is no view of the caller's array
+            x.div_(scale)
+        y = self._enhance_channels(x, strength, mode)
+        del x
+        if scale > 1:
+            y.mul_(scale).round_()
+        result = np.empty(pixels.shape, image.dtype)
+        result[..., :y.shape[-3]] = np.moveaxis(y.numpy(), -3, -1)
         if pixels.shape[-1] in (2, 4):  # alpha as it was, not rounded twice
-            y = np.concatenate([y, np.zeros_like(y[..., :1])], axis=-1)
-        result = (y * scale).round().astype(image.dtype) if scale > 1 else y.astype(image.dtype)
-        if pixels.shape[-1] in (2, 4):
             result[..., -1] = pixels[..., -1]
         return result.reshape(image.shape)
 
@@ -172,31 +186,42 @@ class Enhancer(ModelHubMixin, library_name='lowlight_cyclegan', pipeline_tag='im
             raise ValueError(f'a tensor is (c, h, w) or (n, c, h, w), got {tuple(image.shape)}')
         scale = 255 if image.dtype == torch.uint8 else 1
         y = self._enhance_channels(image.float() / scale, strength, mode)
-        y = (y * scale).round().to(image.dtype) if scale > 1 else y.to(image.dtype)
+        y = (y.mul_(scale).round_() if scale > 1 else y).to(image.dtype)
         return torch.cat([y, image[..., -1:, :, :]], dim=-3) if image.shape[-3] in (2, 4) else y
 
     def _enhance_channels(self, image, strength, mode):
-        """(..., c, h, w) in [0, 1] with any number of channels -> the same without alpha."""
+        """(..., c, h, w) in [0, 1] with any number of channels -> the same without alpha, in memory of its own."""
         channels = image.shape[-3]
         if channels not in (1, 2, 3, 4) or not image.numel():
             raise ValueError(f'an image has 1 or 3 channels, 2 or 4 with alpha, and pixels; got {tuple(image.shape)}')
         colour = image[..., :1 if channels < 3 else 3, :, :]
         x = colour.reshape(-1, *colour.shape[-3:]).expand(-1, 3, -1, -1)
-        if not torch.isfinite(x).all():
+        low, high = colour.aminmax()
+        if not (low.isfinite() and high.isfinite()):
             raise ValueError('the image holds values that are not finite')
-        x = x.clamp(0, 1)
-        y = blend(x, self.enhance_tensor(x, mode) if strength else x, strength)
+        if not strength:
+            return colour.clone()
+        if low < 0 or high > 1:
+            x = x.clamp(0, 1)
+        y = self.enhance_tensor(x, mode)
+        y = blend(x, y, strength, out=y)
         if channels < 3:
             y = (y * y.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
         return y.reshape(colour.shape)
 
 
-def blend(low, enhanced, strength):
-    """Blend in linear light (sRGB decoded): (..., h, w) in [0, 1] each -> the same; strength from 0 to 1."""
+def blend(low, enhanced, strength, out=None):
+    """Blend in linear light (sRGB decoded): (..., h, w) in [0, 1] each -> the same; strength from 0 to 1.
+
+    ``out``, which may be ``enhanced``, takes what is neither of them."""
     if strength in (0, 1):
         return enhanced if strength else low
-    light = torch.lerp(_to_linear(low), _to_linear(enhanced), float(strength))
-    return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp_min(0.0031308)**(1 / 2.4) - 0.055)
+    out = torch.empty_like(enhanced) if out is None else out
+    for x, y, rows in zip(*(picture.split(ROWS, -2) for picture in (low, enhanced, out))):
+        light = torch.lerp(_to_linear(x), _to_linear(y), float(strength))
+        bright = 1.055 * light.clamp_min(0.0031308)**(1 / 2.4) - 0.055
+        rows.copy_(torch.where(light <= 0.0031308, light * 12.92, bright))
+    return out
 
 
 def _to_linear(x):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lowlight_cyclegan.archs import AutoExposure
-from lowlight_cyclegan.messages import fail
+from lowlight_cyclegan.messages import fail, first_line
 
 __all__ = ['ExportWrapper', 'add_arguments', 'check', 'export', 'run']
 
@@ -140,7 +140,7 @@ def export(network, path, form='onnx', fp16=False, opset=None):
             differences = check(network, part, form)
         except Exception as error:  # onnxruntime's errors share no base
             raise ValueError(f'{path}: not written: the exported graph does not run '
-                             f'({str(error).splitlines()[0]})') from error
+                             f'({first_line(error)})') from error
         worst = max(differences, key=differences.get)
         if not differences[worst] <= TOLERANCE[fp16]:  # not a number included
             raise ValueError(f'{path}: not written: at {"x".join(map(str, worst))} the graph differs from PyTorch by '
@@ -159,8 +159,7 @@ def _trace(wrapper):
         return torch.export.export(
             wrapper, (torch.rand(TRACED),), dynamic_shapes=({0: batch, 2: height, 3: width},))
     except Exception as error:  # whatever the tracer stumbles over in a network that is not ours
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise ValueError(f'{type(wrapper.network).__name__} cannot be exported: {lines[0]}') from error
+        raise ValueError(f'{type(wrapper.network).__name__} cannot be exported: {first_line(error)}') from error
 
 
 def _write_onnx(program, path, fp16, opset):
@@ -179,7 +178,7 @@ def _write_onnx(program, path, fp16, opset):
                 external_data=False, verbose=False).model_proto
     except Exception as error:
         raise ValueError(f'ONNX does not take the graph{f" in opset {opset}" if opset else ""}: '
-                         f'{str(error).splitlines()[0]}') from error
+                         f'{first_line(error)}') from error
     finally:
         logging.disable(logging.NOTSET)
     version = next(entry.version for entry in model.opset_import if not entry.domain)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from lowlight_cyclegan.messages import fail
+from lowlight_cyclegan.messages import fail, first_line, is_out_of_memory
 from .image_io import (FORMATS, SUFFIXES, WRITTEN, ImageError, decode_image, default_suffix, encode_image, read_bytes,
                        shown, temporary_prefix, write_bytes)
 
@@ -130,8 +130,12 @@ def plan(inputs, output=None, suffix=None, format=None):
     """
     paths = [Path(path) for path in inputs]
     folders = [path for path in paths if path.is_dir()]
-    if output and len(paths) == 1 and not folders and _names_file(output):
-        kind = WRITTEN.get(Path(output).suffix.lower())
+    ending = Path(output or '').suffix.lower()
+    if ending in SUFFIXES and len(paths) == 1 and not folders and not Path(output).is_dir():
+        kind = WRITTEN.get(ending)
+        if kind is None:
+            fail(f'--output {shown(output)}: {ending} is not written; give a folder or a name that ends in '
+                 f'{", ".join(f".{name}" for name in FORMATS)}')
         if format and kind != FORMATS[format]:
             fail(f'--output {shown(output)}: its suffix says {kind}, --format says {format}; leave one out')
         return _checked([Job(paths[0], Path(output))])
@@ -159,10 +163,6 @@ def plan(inputs, output=None, suffix=None, format=None):
     if not jobs:
         fail(f'{", ".join(map(shown, paths))}: no photos there ({" ".join(sorted(SUFFIXES))})')
     return _checked(jobs)
-
-
-def _names_file(output):
-    return Path(output).suffix.lower() in WRITTEN and not Path(output).is_dir()
 
 
 def _renamed(source, added, format, stem=None):
@@ -270,7 +270,7 @@ def enhance_jobs(enhancer, jobs, settings, journals=None, overwrite=False, max_p
     """Enhance photos, reading and writing others meanwhile. What goes wrong with one is said in its entry.
 
     Args:
-        enhancer (Enhancer): Or what has its ``enhance``, ``last_mode`` and ``last_reason``.
+        enhancer (Enhancer): Or what has its ``enhance`` and ``last_mode``.
         jobs (list[Job]): From :func:`plan`.
         settings (Settings): What to do.
         journals (dict[Path, Journal]): By the root of jobs.
@@ -322,10 +322,10 @@ def enhance_jobs(enhancer, jobs, settings, journals=None, overwrite=False, max_p
             done(entries[job])
 
     def failed(job, error):
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             reason = 'does not fit into memory; --mode guided takes less'
         else:
-            reason = error.reason if getattr(error, 'name', None) == job.source else _line(error)
+            reason = error.reason if getattr(error, 'name', None) == job.source else first_line(error)
         note(job, 'failed', reason)
 
     def finish(job, future, facts):
@@ -359,7 +359,7 @@ def enhance_jobs(enhancer, jobs, settings, journals=None, overwrite=False, max_p
                         continue
                     photo, facts = enhance(loaded[0])
                 except (ValueError, MemoryError, RuntimeError) as error:
-                    if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+                    if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                         raise
                     failed(job, error)
                 else:
@@ -384,16 +384,6 @@ def _file_hash(path):
         return digest.hexdigest()
     except OSError:
         return ''
-
-
-def _line(error):
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _is_out_of_memory(error):
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and (
-        'out of memory' in text or "can't allocate memory" in text or 'not enough memory' in text)
 
 
 def _remove_leftovers(jobs):
@@ -460,9 +450,7 @@ def _prepare(args, group):
         enhancer = Enhancer.from_pretrained(
             args.model, args.options, device=device, precision=args.precision, mode=args.mode)
     except (ValueError, OSError) as error:
-        fail(_line(error))
-    except RuntimeError as error:  # torch's about devices
-        fail(f'--device {device}: {_line(error)}')
+        fail(first_line(error))
     return enhancer, Settings(weights_hash(enhancer), args.strength, args.mode, enhancer.precision, args.format,
                               args.quality)
 
@@ -552,7 +540,7 @@ class _Progress:
         return dict(counts=Counter(photo['result'] for photo in photos), photos=photos)
 
     def write_reports(self, part):
-        for root in self.roots:
+        for root in filter(os.path.isdir, self.roots):  # not there if interrupted before
             try:
                 write_bytes(root / f'{REPORT}{part}.json', json.dumps(self.report(root), indent=1).encode())
             except ImageError as error:

@@ -301,6 +301,8 @@ def _pixels(image, icc, name):
         if values.dtype.itemsize > 2 and (values.min() < 0 or values.max() > 65535):
             raise ImageError(name, 'has 32-bit integer pixels, which are not supported')
         values = values.astype(np.uint16)
+        if image.format == 'TIFF' and image.tag_v2.get(262) == 0:  # white is zero, which Pillow leaves at 16 bits
+            values = 65535 - values
         key = image.info.get('transparency')
         return values if key is None else np.dstack([values, np.where(values == key, 0, 65535).astype(np.uint16)])
     if image.mode == 'F':

@@ -19,6 +19,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lowlight_cyclegan.messages import is_out_of_memory
+
 __all__ = [
     'available_memory', 'choose_mode', 'enhance_exact', 'enhance_guided', 'enhance_with_fallback', 'memory_needed',
     'prepare_for_inference'
@@ -114,7 +116,7 @@ def enhance_with_fallback(net, x, mode, tile=TILE, size=SIZE, say=print):
 
     Args:
         net (nn.Module): In evaluation mode.
-        x (Tensor): (n, 3, h, w) in [-1, 1].
+        x (Tensor): (n, 3, h, w) in [-1, 1]. Mode guided writes its output there.
         mode (str): One of these.
         tile (int): For :func:`enhance_exact`.
         size (int): For :func:`enhance_guided`.
@@ -132,14 +134,14 @@ def enhance_with_fallback(net, x, mode, tile=TILE, size=SIZE, say=print):
     run = {
         'direct': lambda: net(x),
         'exact': lambda: enhance_exact(net, x, tile),
-        'guided': lambda: enhance_guided(net, x, size)
+        'guided': lambda: enhance_guided(net, x, size, out=x)
     }
     for current, following in zip(modes, [*modes[1:], None]):
         try:
             with torch.no_grad():
                 return run[current](), current
         except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         # Past the handler, so that nothing holds on to the tensors of the failed attempt.
         if x.is_cuda:
@@ -148,12 +150,6 @@ def enhance_with_fallback(net, x, mode, tile=TILE, size=SIZE, say=print):
         if following:
             say(f'{w}x{h}: not enough memory for mode {current}, going on with mode {following}')
     raise MemoryError(f'{w}x{h}: not enough memory for mode {current}')
-
-
-def _is_out_of_memory(error):
-    text = str(error).lower()
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
-        words in text for words in ('not enough memory', "can't allocate memory", 'out of memory'))
 
 
 class _ReflectionPad2d(nn.ReflectionPad2d):

@@ -20,10 +20,10 @@ from os import path as osp
 from torch.nn import functional as F
 
 from lowlight_cyclegan.archs import AutoExposure
-from lowlight_cyclegan.messages import fail
+from lowlight_cyclegan.messages import fail, first_line
 from lowlight_cyclegan.models.checkpoint import file_sha256
-from .enhancer import MODES, PRECISIONS
-from .folder import weights_hash
+from .enhancer import LUMA, MODES, PRECISIONS
+from .folder import INTERRUPTED, weights_hash
 
 __all__ = ['TemporalSmoother', 'VideoError', 'add_arguments', 'enhance_video', 'inspect', 'run']
 
@@ -36,11 +36,9 @@ CODECS = {
 }
 CONTAINERS = {'.mkv': 'matroska', '.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.webm': 'webm'}  # keep timestamps
 HDR = {16: 'PQ', 18: 'HLG'}  # transfer characteristics, ITU-T H.273
-LUMA = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709
 SEGMENT = 120
 MANIFEST = 'manifest.json'
 NEEDS = 'video needs PyAV 18 or newer, and with it Python 3.11: pip install "lowlight_cyclegan[video]"'
-INTERRUPTED = 130  # exit code, as shells have it
 
 
 class VideoError(ValueError):
@@ -84,8 +82,8 @@ def run(args):
                                args.overwrite, say=print, progress=True)
     except (VideoError, ValueError) as error:
         fail(str(error))
-    except (av.FFmpegError, OSError, RuntimeError) as error:
-        fail(f'{output}: {str(error).splitlines()[0]}; the same command continues')
+    except (av.FFmpegError, OSError, RuntimeError, MemoryError) as error:
+        fail(f'{output}: {first_line(error)}; the same command continues')
     except KeyboardInterrupt:
         print('Interrupted; the same command continues.', file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
@@ -144,24 +142,24 @@ class TemporalSmoother:
         """Tone curves of the network are smoothed within this context."""
         heads = [module for module in network.modules() if isinstance(module, AutoExposure)]
         for i, head in enumerate(heads):
-            head.forward = self._steady(head, str(i))
+            head.predict = self._steady(head.predict, head.brighten, str(i))
         try:
             yield self
         finally:
             for head in heads:
-                del head.forward  # the class's own again
+                del head.predict  # the class's own again
 
-    def _steady(self, head, name):
+    def _steady(self, predict, brighten, name):
 
-        def forward(x):
-            with torch.autocast(x.device.type, enabled=False):
-                x = x.to(head.linear.weight.dtype)
-                mean, power, balance = (self.smooth(f'{name}.{part}', value)
-                                        for part, value in zip(('mean', 'power', 'balance'), head.predict(x)))
-                u = head.brighten(x, power)
-                return mean * balance * u / self.smooth(f'{name}.average', u.mean((1, 2, 3), keepdim=True))
+        def steady(x):
+            thumbnail = F.interpolate(x, (64, 96), mode='area')  # all that a mode in strips shows
+            mean, power, balance = (self.smooth(f'{name}.{part}', value)
+                                    for part, value in zip(('mean', 'power', 'balance'), predict(thumbnail)))
+            # The curve divides by the average of this frame: let that cancel out, but for what is smoothed of it.
+            average = brighten(thumbnail, power).mean((1, 2, 3), keepdim=True)
+            return mean * average / self.smooth(f'{name}.average', average), power, balance
 
-        return forward
+        return steady
 
     def enhance(self, enhancer, x, time, strength=1.0, mode=None):
         """Enhance the next frame: (1, 3, h, w) in [0, 1] -> the same. Only within :meth:`attached`."""
@@ -215,7 +213,7 @@ def _open(path):
 
 
 def _reason(error):
-    return str(getattr(error, 'strerror', None) or error).splitlines()[0]
+    return first_line(getattr(error, 'strerror', None) or error)
 
 
 def _video_stream(container):

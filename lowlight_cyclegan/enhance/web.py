@@ -29,7 +29,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
-from lowlight_cyclegan.messages import fail
+from lowlight_cyclegan.messages import fail, first_line
 
 __all__ = ['Limits', 'Photos', 'TokenBucket', 'add_arguments', 'build_app', 'run']
 
@@ -111,9 +111,7 @@ def run(args):
             try:
                 models[name if label in models else label] = Enhancer.from_pretrained(name, device=args.device)
             except ValueError as error:
-                fail(f'--model {error}')
-            except (RuntimeError, AssertionError) as error:  # torch's, of a device that is not there
-                fail(f'--device {args.device}: {str(error).splitlines()[0]}')
+                fail(str(error))
         _remove_leftovers()
         # uvicorn hands the signal on after its own shutdown: as an exception, it lets the folder be removed first.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -513,7 +511,7 @@ def _build_page(models, photos, limits):
             return refuse(GONE)
         except ValueError as error:
             # flags are for who serves the page, not for who uses it
-            return refuse(re.sub(r' \(--[^)]*\)', '', str(error).splitlines()[0]))
+            return refuse(re.sub(r' \(--[^)]*\)', '', first_line(error)))
         except (MemoryError, RuntimeError, OSError) as error:  # torch has no narrower class for memory on the CPU
             logging.getLogger('lowlight_cyclegan').exception('%s: %s', name, error)
             return refuse(f'{name}: this machine could not work on it, perhaps for want of memory: try a smaller one.')

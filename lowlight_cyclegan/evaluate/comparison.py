@@ -8,7 +8,7 @@ from os import path as osp
 from tqdm import tqdm
 
 from lowlight_cyclegan.data.data_util import decode_image, map_threaded
-from lowlight_cyclegan.messages import fail, warn
+from lowlight_cyclegan.messages import fail, first_line, warn
 from lowlight_cyclegan.metrics.lpips_metric import build_lpips
 from lowlight_cyclegan.metrics.metric_util import default_device
 from .datasets import write_atomically
@@ -82,7 +82,7 @@ def _check(args, datasets):
     try:
         torch.zeros(1, device=args.device)
     except (RuntimeError, AssertionError) as error:
-        fail(f'--device {args.device}: {str(error).splitlines()[0]}')
+        fail(f'--device {args.device}: {first_line(error)}')
     if args.lpips_trunk and not osp.isfile(args.lpips_trunk):
         fail(f'--lpips-trunk {args.lpips_trunk}: no such file')
 

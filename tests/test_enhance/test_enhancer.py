@@ -1,11 +1,16 @@
 import numpy as np
 import pytest
+import subprocess
+import sys
 import torch
+from pathlib import Path
 from PIL import Image
 from torch import nn
 
 from lowlight_cyclegan import Enhancer
-from lowlight_cyclegan.enhance.enhancer import blend
+from lowlight_cyclegan.enhance.enhancer import DIRECT_PIXELS, blend
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Doubler(nn.Module):
@@ -88,6 +93,38 @@ def test_strength_zero_is_the_input(doubler):
     np.testing.assert_array_equal(doubler.enhance(image, strength=0), image)
 
 
+def test_callers_pictures_stay_as_they_are(doubler):
+    array = np.random.default_rng(0).random((40, 50), np.float32) / 2
+    for image in (array, torch.from_numpy(array)[None]):
+        for strength, mode in ((0, 'direct'), (0.5, 'direct'), (1, 'guided')):
+            before = image.copy() if image is array else image.clone()
+            result = doubler.enhance(image, strength, mode)
+            assert (image == before).all() and (result != image).any() == bool(strength)
+            result[:] = 0
+            assert (image == before).all()
+
+
+def test_batches_take_the_memory_of_one_picture(doubler, monkeypatch):
+    monkeypatch.setitem(DIRECT_PIXELS, 'cpu', 2 * 40 * 50)
+    images = np.random.default_rng(0).integers(0, 127, (5, 40, 50, 3), dtype=np.uint8)
+    result = doubler.enhance(images)
+    assert doubler.network.seen.shape[0] == 1  # after two times two
+    np.testing.assert_array_equal(result, np.stack(doubler.enhance(list(images))))
+
+
+@pytest.mark.full
+def test_large_pictures_are_not_copied_needlessly():
+    code = """import numpy, resource; from lowlight_cyclegan import Enhancer
+image, enhancer = numpy.full((3000, 4000, 3), 20, numpy.uint8), Enhancer.from_pretrained('lite', device='cpu')
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+enhancer.enhance(image, 0.5)
+assert enhancer.last_mode == 'guided'
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))"""
+    taken = int(subprocess.check_output([sys.executable, '-c', code], text=True, cwd=ROOT))
+    # as floating point: the picture and its output; the coefficients of mode guided, the network and what it loads
+    assert taken < 5 * 4 * 3 * 3000 * 4000
+
+
 def test_small_pictures_are_extended(doubler):
     doubler.enhance(np.zeros((1, 3, 3), np.uint8))
     assert doubler.network.seen.shape == (1, 3, 32, 32)
@@ -100,6 +137,8 @@ def test_refusals(doubler):
         doubler.enhance(np.zeros((40, 50), np.uint8), mode='dirct')
     with pytest.raises(ValueError, match='did you mean bf16'):
         Enhancer(Doubler(), precision='fb16')
+    with pytest.raises(ValueError, match='^device abacus: .*$'):
+        Enhancer(Doubler(), device='abacus')
     with pytest.raises(TypeError, match='got int64'):
         doubler.enhance(np.zeros((40, 50), np.int64))
     with pytest.raises(TypeError, match='got str'):

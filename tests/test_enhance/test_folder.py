@@ -269,6 +269,8 @@ def test_full_disk(tmp_path, monkeypatch, capsys):
     (['in', '-o', 'in'], 'in: is the folder of the inputs'), (['in', '-o', 'a.png'], '--output a.png: is a file'),
     (['in', 'a.png', '-o', 'x/../a.png'], 'is a file'), (['nothing'], 'nothing: no photos there'),
     (['absent.png'], 'absent.png: cannot be read (No such file or directory)'),
+    (['a.png', '-o', 'b.heic'],
+     '--output b.heic: .heic is not written; give a folder or a name that ends in .jpg, .png, .webp, .bmp, .tiff'),
     (['a.png', '-o', 'b.webp', '--format', 'png'], '--output b.webp: its suffix says WEBP, --format says png'),
     (['a.png', '-o', 'a.png/b.png'], 'cannot be written'), (['in', '-o', 'a.png/out'], 'cannot be written'),
     (['a.png', '--max-megapixels', '0.0001'], '16x12 is 0.0 megapixels, more than the limit of 0.0001'),

@@ -295,6 +295,13 @@ def test_several_pictures_are_refused(tmp_path, name):
         read_image(tmp_path / name)
 
 
+@pytest.mark.parametrize('depth', [8, 16])
+def test_white_is_zero(tmp_path, depth):
+    gray = picture(depth=depth)[..., 0]
+    tifffile.imwrite(tmp_path / 'a.tif', ~gray, photometric='miniswhite')
+    np.testing.assert_array_equal(read_image(tmp_path / 'a.tif').pixels, gray)
+
+
 def test_premultiplied_alpha(tmp_path):
     colour, alpha = picture(depth=16), np.full((23, 36, 1), 20_000, np.uint16)
     tifffile.imwrite(tmp_path / 'a.tif', np.dstack([(colour.astype(float) * 20_000 / 65535).round().astype(np.uint16),

@@ -216,9 +216,9 @@ class TestFlags:
     def test_unknown_host_model_or_device_is_one_line(self):
         with pytest.raises(SystemExit, match='^--host nowhere.invalid --port 0: .*$'):
             web.run(parse('--host', 'nowhere.invalid', '--port', '0'))
-        with pytest.raises(SystemExit, match='^--model ./no.pth: .*$'):
+        with pytest.raises(SystemExit, match='^./no.pth: .*$'):
             web.run(parse('--port', '0', '--model', './no.pth'))
-        with pytest.raises(SystemExit, match='^--device abacus: .*$'):
+        with pytest.raises(SystemExit, match='^device abacus: .*$'):
             web.run(parse('--port', '0', '--device', 'abacus'))
 
 
