@@ -335,6 +335,7 @@ SHARED_SEED = """\
 """
 
 MODELS_ROW = """\
+| [LowLightModel](../basicsr/models/lowlight_model.py) | Base low-light enhancement class | |
 | [LowLightCycleGANModel](../basicsr/models/lowlight_cyclegan_model.py) | Unpaired low-light enhancement class | \
 CycleGAN, EMA-ResNet CycleGAN |
 | [ZeroReferenceModel](../basicsr/models/zero_reference_model.py) | Low-light enhancement without references | \
@@ -365,15 +366,19 @@ ZOO_CONTENTS = '1. [Low-Light Image Enhancement](#Low-Light-Image-Enhancement)\n
 ZOO_SECTION = """\
 ## Low-Light Image Enhancement
 
-Unpaired training on LOL ([dataset](DatasetPreparation.md#LOL)) with `LowLightCycleGANModel`. The options are in \
-`options/train/LowLightCycleGAN` and `options/test/LowLightCycleGAN`.
+Training on LOL ([dataset](DatasetPreparation.md#LOL)) without pairs: `LowLightCycleGANModel` takes low-light and \
+normal-light images, `ZeroReferenceModel` low-light images alone. The options are in `options/train/LowLightCycleGAN` \
+and `options/test/LowLightCycleGAN`.
 
-| Exp Name | Generator | Parameters of G |
-| :------------- | :----------: | :----------: |
-| train_lol | EMA residual blocks and ASPP (dilations 4, 8, 16) | 13.613 M |
-| train_lol_ema | EMA residual blocks | 11.384 M |
-| train_lol_aspp | ASPP | 13.607 M |
-| train_lol_cyclegan | CycleGAN ResNet-9 | 11.378 M |
+| Exp Name | Model | Generator | Parameters of G |
+| :------------- | :----------: | :----------: | :----------: |
+| train_lol | LowLightCycleGANModel | EMA residual blocks and ASPP (dilations 4, 8, 16) | 13.613 M |
+| train_lol_ema | LowLightCycleGANModel | EMA residual blocks | 11.384 M |
+| train_lol_aspp | LowLightCycleGANModel | ASPP | 13.607 M |
+| train_lol_cyclegan | LowLightCycleGANModel | CycleGAN ResNet-9 | 11.378 M |
+| train_lol_lite | LowLightCycleGANModel | small, with a tone curve for the whole picture; for CPUs | 0.134 M |
+| train_lol_zero_dce | ZeroReferenceModel | Zero-DCE | 0.079 M |
+| train_lol_sci | ZeroReferenceModel | SCI | 0.006 M |
 
 """
 LPIPS_DOC = """\
@@ -388,6 +393,20 @@ lower is better. torchvision downloads the network's weights, or `trunk` names t
 NIQE_DOC = """
 `calculate_niqe_tolerant` is `calculate_niqe`, but gives nan in the place of an error for images that are flat or have \
 fewer than two 96x96 blocks.
+"""
+FAST_DOC = """
+`calculate_psnr_fast` and `calculate_ssim_fast` give the values of `calculate_psnr` and `calculate_ssim`, in PyTorch \
+and several times faster.
+"""
+FAST_NIQE_DOC = """
+`calculate_niqe_fast` gives the values of `calculate_niqe_tolerant`, in PyTorch and several times faster.
+"""
+PYIQA_DOC = """\
+## Metrics of pyiqa
+
+`calculate_pyiqa` takes any metric of [pyiqa](https://github.com/chaofengc/IQA-PyTorch) by name (`metric: musiq`). \
+`pip install pyiqa` installs it; its licence is for non-commercial use.
+
 """
 
 REPAIRS = (
@@ -499,10 +518,21 @@ REPAIRS = (
         (f'{PACKAGE}/metrics/metric_util.py', f'{PACKAGE}/metrics/lpips_metric.py',
          'tests/test_metrics/test_lpips_metric.py')),
     Change(
+        """Add fast PSNR, SSIM and NIQE
+
+        The values of calculate_psnr, calculate_ssim and calculate_niqe, several times faster: in PyTorch, on any
+        device, the functions below them in batches.""",
+        (*(('basicsr/metrics/__init__.py', export('fast_metrics', f'calculate_{name}_fast'))
+           for name in ('psnr', 'ssim', 'niqe')),
+         ('docs/Metrics.md', after('## PSNR and SSIM\n', FAST_DOC)),
+         ('docs/Metrics.md', after(NIQE_DOC, FAST_NIQE_DOC))),
+        (f'{PACKAGE}/metrics/fast_metrics.py', 'tests/test_metrics/test_fast_metrics.py')),
+    Change(
         """Add the metrics of pyiqa
 
         calculate_pyiqa takes any of them by name. pyiqa is imported on use: its licence is for non-commercial use.""",
-        (('basicsr/metrics/__init__.py', export('pyiqa_metric', 'calculate_pyiqa')), ),
+        (('basicsr/metrics/__init__.py', export('pyiqa_metric', 'calculate_pyiqa')),
+         ('docs/Metrics.md', before('## LPIPS\n', PYIQA_DOC))),
         (f'{PACKAGE}/metrics/pyiqa_metric.py', 'tests/test_metrics/test_pyiqa_metric.py')),
 )
 MODEL = Change(
@@ -510,8 +540,9 @@ MODEL = Change(
 
     CycleGAN between low-light and normal-light images, with efficient multi-scale attention (EMA) in the residual
     blocks of its generators and ASPP at the end of their encoders (Kuang et al., "Research on Low-Light Image
-    Enhancement Algorithm Based on GANs"). With UnpairedImageDataset, whose samples are a function of manual_seed, epoch
-    and position, checkpoints that are whole or absent, and resuming to the bit. Validation is shared by all processes.
+    Enhancement Algorithm Based on GANs"). ZeroReferenceModel, of the same base class, trains Zero-DCE and SCI; other
+    methods come for comparison. With UnpairedImageDataset, whose samples are a function of manual_seed, epoch and
+    position, checkpoints that are whole or absent, and resuming to the bit. Validation is shared by all processes.
 
     Needs Python 3.10 and torch 2.1.""",
     (('requirements.txt', replace('torch>=1.7\n', 'torch>=2.1\n')),

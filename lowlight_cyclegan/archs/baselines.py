@@ -42,7 +42,7 @@ class Baseline(nn.Module):
                 loaded = torch.load(file, map_location='cpu', weights_only=True)
             except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
                 raise SystemExit(f"{type(self).__name__}: the weights '{file}' cannot be loaded "
-                                 f"({str(error).splitlines()[0]})") from None
+                                 f'({str(error).splitlines()[0]})') from None
             if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
                 raise SystemExit(f"{type(self).__name__}: '{file}' holds no weights by name: give the published file")
             twice = state.keys() & loaded.keys()

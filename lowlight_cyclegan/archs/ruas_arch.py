@@ -3,6 +3,7 @@
 Reference: Liu et al., "Retinex-inspired Unrolling with Cooperative Prior Architecture Search for Low-light Image
 Enhancement", CVPR 2021.
 """
+import re
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
@@ -25,18 +26,22 @@ def convert_ruas(state_dict):
     converted = {}
     edges = {'c1_d': 'distill.0', 'c2_d': 'distill.1', 'c3_d': 'distill.2', 'c1_r': 'refine.0', 'c2_r': 'refine.1',
              'c3_r': 'refine.2', 'c4': 'last', 'c5': 'fuse'}
+    edge = rf'({"|".join(edges)})\b'
     for key, value in state_dict.items():
-        match key.removeprefix('module.').split('.'):
-            case ['enhance_net', 'iems', i, 'cell', edge, *_, leaf] if edge in edges:
-                converted[f'illumination.{i}.{edges[edge]}.{leaf}'] = value
-            case ['denoise_net', 'nrms', i, edge, *_, leaf] if edge in edges:
-                converted[f'noise.{int(i) + 1}.{edges[edge]}.{leaf}'] = value
-            case ['denoise_net', 'stem', leaf]:
-                converted[f'noise.0.{leaf}'] = value
-            case ['denoise_net', 'activate', '0', leaf]:
-                converted[f'noise.4.{leaf}'] = value
-            case _:
-                raise ValueError(f'unknown key {key!r}')
+        path, _, leaf = key.removeprefix('module.').rpartition('.')
+        illumination = re.match(rf'enhance_net\.iems\.(\d+)\.cell\.{edge}', path)
+        noise = re.match(rf'denoise_net\.nrms\.(\d+)\.{edge}', path)
+        if illumination:
+            path = f'illumination.{illumination[1]}.{edges[illumination[2]]}'
+        elif noise:
+            path = f'noise.{int(noise[1]) + 1}.{edges[noise[2]]}'
+        elif path == 'denoise_net.stem':
+            path = 'noise.0'
+        elif path == 'denoise_net.activate.0':
+            path = 'noise.4'
+        else:
+            raise ValueError(f'unknown key {key!r}')
+        converted[f'{path}.{leaf}'] = value
     return converted
 
 

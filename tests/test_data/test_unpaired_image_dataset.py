@@ -125,8 +125,8 @@ def test_rotation(folders):
     dataset = make(folders, use_rot=True)
     seen = {dataset[SampleIndex(0, 0, draw)]['lq'].numpy().tobytes() for draw in range(100)}
     rgb = square[..., ::-1]
-    expected = {np.ascontiguousarray(np.rot90(image, k).transpose(2, 0, 1)).tobytes()
-                for image in (rgb, rgb[:, ::-1]) for k in range(4)}
+    turned = [np.rot90(image, k) for image in (rgb, rgb[:, ::-1]) for k in range(4)]
+    expected = {np.ascontiguousarray(image.transpose(2, 0, 1)).tobytes() for image in turned}
     assert seen == expected
     assert dataset[SampleIndex(0, 0, 0)]['lq'].is_contiguous()
 

@@ -63,6 +63,8 @@ def released(tmp_path_factory):
     if (installed / 'models' / 'lowlight_cyclegan_model.py').exists():
         pytest.skip('the installed BasicSR has the model already')
     shutil.copytree(installed, folder / 'basicsr', ignore=shutil.ignore_patterns('__pycache__'))
+    (folder / 'docs').mkdir()
+    (folder / 'docs' / 'Metrics.md').write_text('## PSNR and SSIM\n\n## NIQE\n\n## FID\n')
     return folder
 
 
@@ -94,7 +96,7 @@ def test_files_are_where_basicsr_has_them(released, adopted):
     before, after = files(released), files(adopted)
     assert before.keys() < after.keys()
     changed = {path for path in before if after[path] != before[path]}
-    assert changed == {f'basicsr/{path}.py' for path in (
+    assert changed == {'docs/Metrics.md'} | {f'basicsr/{path}.py' for path in (
         'data/__init__', 'data/data_sampler', 'data/data_util', 'data/degradations', 'metrics/__init__',
         'metrics/metric_util', 'metrics/niqe', 'models/base_model', 'models/lr_scheduler', 'train', 'utils/dist_util',
         'utils/options')}
@@ -171,7 +173,7 @@ def test_patch_series(repository, adopted, tmp_path):
     patches = sorted(series.iterdir())
     subject = re.compile(r'^Subject: \[PATCH[^]]*\] (.*(?:\n .*)*)', re.MULTILINE)
     subjects = [subject.search(patch.read_text())[1] for patch in patches]
-    words = ('torchvision', 'Resume', 'gloo', 'persistent_workers', 'Seed', 'niqe_tolerant', 'LPIPS', 'pyiqa',
+    words = ('torchvision', 'Resume', 'gloo', 'persistent_workers', 'Seed', 'niqe_tolerant', 'LPIPS', 'fast', 'pyiqa',
              'LowLightCycleGANModel')
     assert len(subjects) == len(words)
     for subject, word in zip(subjects, words):
