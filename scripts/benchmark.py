@@ -16,6 +16,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import benchmark_enhance as enhance  # noqa: E402
+from benchmark_enhance import table  # noqa: E402
 
 EPOCHS_200 = 200 * 485  # image passes of the paper's training
 
@@ -558,15 +559,6 @@ def report(targets, folder):
     axes.set_xlabel('measured / target')
     figure.savefig(os.path.join(folder, 'benchmark.png'), dpi=120)
     plt.close(figure)
-
-
-def table(rows):
-    """Print rows of (title, values, format) as median and range."""
-    width = max(len(title) for title, _, _ in rows)
-    print(f"{'':<{width}}  {'median':>9}  {'min':>9}  {'max':>9}")
-    for title, values, fmt in rows:
-        cells = (statistics.median(values), min(values), max(values))
-        print(f'{title:<{width}}  ' + '  '.join(f'{cell:>9{fmt}}' for cell in cells))
 
 
 def step_arguments(sub, width, size, batch, blocks, opt='options/train_lol.yml'):
