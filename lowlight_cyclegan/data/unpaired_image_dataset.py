@@ -36,6 +36,7 @@ class _ImageSet:
         self.resize = opt.get('resize')
         self.chunks = []
         self.places = []  # (chunk, start, height, width) of each image in RAM
+        self.brightness = []  # mean of each image, filled by scan
 
         images = scan_images(self.root, f'dataroot_{key}', opt['io_backend'])
         self.reader = FileReader(opt['io_backend'], {key: self.root})
@@ -102,6 +103,7 @@ class _ImageSet:
                 get_root_logger().warning(f'{img}: skipped')
                 continue
             paths.append(path)
+            self.brightness.append(img.numpy().mean())
             size += img.numel()
             if size <= budget:
                 self._hold(img)
@@ -156,6 +158,9 @@ class UnpairedImageDataset(data.Dataset):
             cache_limit_gb (float | None): Largest cache in GB (1e9 bytes); beyond it images are read from disk. None
                 is half of the memory that is available at the start, shared by the processes of this machine.
                 Default: None.
+            match_exposure (float | None): Draw a normal image only from those whose rank by mean brightness, from 0 to
+                1 among the normal images, differs by this at most from the low image's rank among the low images (or
+                is the nearest). The normal images are then used about equally often, no longer exactly. Default: None.
             manual_seed (int): Seed of all random choices. Default: 0.
             phase (str): 'train'.
 
@@ -188,6 +193,10 @@ class UnpairedImageDataset(data.Dataset):
         self.normal = _ImageSet('gt', opt) if opt['dataroot_gt'] is not None else None
         self._load(opt.get('cache', True), opt.get('cache_limit_gb'))
         self._order = None, None
+        self.match_exposure = opt.get('match_exposure') if self.normal else None
+        if self.match_exposure is not None:
+            self._low_order, self._normal_order = (
+                np.argsort(images.brightness, kind='stable') for images in (self.low, self.normal))
 
     def _load(self, cache, limit_gb):
         logger = get_root_logger()
@@ -223,6 +232,13 @@ class UnpairedImageDataset(data.Dataset):
             self._order = turn, self._generator(_NORMAL_ORDER, *turn).permutation(num)
         return self._order[1][draw % num]
 
+    def _matched_index(self, low_index, rng):
+        """A normal image of about the same rank by brightness as the low image."""
+        low_rank = np.flatnonzero(self._low_order == low_index)[0]
+        distance = np.abs((np.arange(len(self.normal)) + 0.5) / len(self.normal) - (low_rank + 0.5) / len(self.low))
+        near = np.flatnonzero(distance <= max(self.match_exposure, distance.min()))
+        return self._normal_order[rng.choice(near)]
+
     def __getitem__(self, index):
         if hasattr(index, 'draw'):  # a SampleIndex, of whichever EpochSampler
             epoch = index.epoch
@@ -232,6 +248,8 @@ class UnpairedImageDataset(data.Dataset):
             epoch = 0
             rng = np.random.default_rng(torch.randint(2**62, ()).item())
             normal_index = rng.integers(len(self.normal)) if self.normal else None
+        if self.match_exposure is not None:
+            normal_index = self._matched_index(index, rng)
         sample = {'lq': self._augment(self.low[index], rng), 'lq_path': self.low.paths[index], 'epoch': epoch}
         if self.normal:
             sample['gt'] = self._augment(self.normal[normal_index], rng)

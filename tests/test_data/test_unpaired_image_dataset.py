@@ -117,6 +117,47 @@ def test_crops_flips_and_images_are_independent(folders):
     assert len(set(zip(left, left_gt, strict=True))) > 40
 
 
+def gray_images(tmp_path, low, normal):
+    """Dataset folders of flat images of these brightnesses."""
+    for key, values in (('lq', low), ('gt', normal)):
+        (tmp_path / key).mkdir()
+        for i, value in enumerate(values):
+            cv2.imwrite(str(tmp_path / key / f'{i}.png'), np.full((32, 32, 3), value, np.uint8))
+    return tmp_path
+
+
+@pytest.mark.parametrize('cache', [True, False])
+def test_exposure_is_matched_by_rank(tmp_path, cache):
+    """The darkest low image meets the darkest normal ones, within the tolerance and equally often among them."""
+    low, normal = [9, 1, 5, 3, 7], [250, 40, 120, 200, 60, 100, 220, 140, 80, 160]
+    dataset = make(gray_images(tmp_path, low, normal), cache=cache, match_exposure=0.16)
+    for index, value in enumerate(low):
+        quantile = (sorted(low).index(value) + 0.5) / 5
+        allowed = {v for v in normal if abs((sorted(normal).index(v) + 0.5) / 10 - quantile) <= 0.16}
+        drawn = [int(dataset[SampleIndex(index, epoch, index)]['gt'][0, 0, 0]) for epoch in range(120)]
+        assert set(drawn) == allowed and len(allowed) in (3, 4)
+        assert min(map(drawn.count, allowed)) > 12
+    sample = dataset[SampleIndex(2, 5, 3)]
+    dataset[SampleIndex(1, 0, 0)]
+    assert equal(sample, dataset[SampleIndex(2, 5, 3)])  # whatever was drawn before
+    assert {int(dataset[1]['gt'][0, 0, 0]) for _ in range(40)} == {40, 60, 80}  # of a plain index too
+
+
+def test_without_tolerance_the_nearest_rank_is_taken(tmp_path):
+    dataset = make(gray_images(tmp_path, [3, 1, 2, 8, 4], [200, 50, 100]), match_exposure=0)
+    drawn = [int(dataset[SampleIndex(index, 0, index)]['gt'][0, 0, 0]) for index in (1, 0, 3)]
+    assert drawn == [50, 100, 200]
+
+
+def test_unreadable_files_do_not_shift_the_exposures(tmp_path):
+    root = gray_images(tmp_path, [9, 1, 5], [90, 10, 50])
+    for key in ('lq', 'gt'):
+        (root / key / '0.png').write_bytes(b'x')
+    dataset = make(root, match_exposure=0)
+    for index, value in ((0, 10), (1, 50)):
+        assert int(dataset[SampleIndex(index, 0, index)]['gt'][0, 0, 0]) == value
+
+
 def test_rotation(folders):
     square = picture(0, 32, 32)
     for key in ('lq', 'gt'):
