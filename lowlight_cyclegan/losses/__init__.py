@@ -1,4 +1,6 @@
+from .color_loss import ColorConstancyLoss
+from .feature_loss import SelfFeatureLoss
 from .sci_loss import SCILoss
 from .zero_dce_loss import ZeroDCELoss
 
-__all__ = ['SCILoss', 'ZeroDCELoss']
+__all__ = ['ColorConstancyLoss', 'SCILoss', 'SelfFeatureLoss', 'ZeroDCELoss']

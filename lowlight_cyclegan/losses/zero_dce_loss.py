@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lowlight_cyclegan.registry import register_once
+from .color_loss import color_constancy
 
 __all__ = ['ZeroDCELoss']
 
@@ -55,12 +56,6 @@ def spatial_consistency(enhanced, low):
 def exposure_control(enhanced, exposure):
     """Distance of the brightness of 16x16 regions from a good exposure (eq. 6)."""
     return (F.avg_pool2d(enhanced.mean(1, keepdim=True), 16) - exposure).abs().mean()
-
-
-def color_constancy(enhanced):
-    """The three channels are to have the same mean (eq. 7)."""
-    means = enhanced.mean((2, 3))
-    return (means - means.roll(1, dims=1)).square().sum(1).mean()
 
 
 def smoothness(curves):

@@ -7,7 +7,7 @@ import lowlight_cyclegan
 lowlight_cyclegan.register()
 from basicsr.losses import build_loss  # noqa: E402
 from lowlight_cyclegan.archs import SCI, ZeroDCE  # noqa: E402
-from lowlight_cyclegan.losses import sci_loss, zero_dce_loss  # noqa: E402
+from lowlight_cyclegan.losses import color_loss, sci_loss, zero_dce_loss  # noqa: E402
 
 
 @pytest.fixture
@@ -34,7 +34,9 @@ def test_zero_dce_terms_by_their_definitions(images):
 
     red, green, blue = enhanced.mean((2, 3)).unbind(1)
     color = ((red - green)**2 + (red - blue)**2 + (green - blue)**2).mean()
-    assert zero_dce_loss.color_constancy(enhanced).item() == pytest.approx(color.item())
+    assert color_loss.color_constancy(enhanced).item() == pytest.approx(color.item())
+    by_itself = build_loss({'type': 'ColorConstancyLoss', 'loss_weight': 3})
+    assert by_itself(enhanced).item() == pytest.approx(3 * color.item())
 
     curves = torch.zeros(1, 2, 3, 8, 9)
     curves[:, :, 1] = 0.1 * torch.arange(8).view(8, 1) + 0.2 * torch.arange(9)
