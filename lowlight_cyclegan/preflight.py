@@ -13,10 +13,11 @@ from os import path as osp
 
 from .archs.baselines import Baseline
 from .data.data_util import IMAGE_EXTENSIONS, read_name_list
-from .messages import fail, nearest
+from .messages import fail, first_line, nearest
 from .metrics.lpips_metric import build_lpips
 from .metrics.metric_util import default_device
 from .metrics.pyiqa_metric import build_pyiqa
+from .models.diff_augment import DiffAugment
 from .models.exposure_jitter import ExposureJitter
 from .models.lr_scheduler import LinearDecayLR
 
@@ -25,8 +26,8 @@ MODELS = {
     'LowLightCycleGANModel': {
         'networks': ('network_g', 'network_f', 'network_d_a', 'network_d_b'),
         'optimizers': ('optim_g', 'optim_d'),
-        'losses': ('gan_opt', 'cycle_opt', 'identity_opt'),
-        'train': {'pool_size', 'detach_exposure', 'cycle_jitter'},
+        'losses': ('gan_opt', 'cycle_opt', 'identity_opt', 'color_opt', 'tv_opt', 'feature_opt'),
+        'train': {'pool_size', 'detach_exposure', 'cycle_jitter', 'diff_augment'},
     },
     'ZeroReferenceModel': {
         'networks': ('network_g', ),
@@ -35,7 +36,7 @@ MODELS = {
         'train': set(),
     },
 }
-OPTIONAL_LOSSES = {'identity_opt'}
+OPTIONAL_LOSSES = {'identity_opt', 'color_opt', 'tv_opt', 'feature_opt'}
 LOSS_OF = {'ZeroDCE': 'ZeroDCELoss', 'SCI': 'SCILoss'}
 SCHEDULERS = {
     'LinearDecayLR': LinearDecayLR,
@@ -58,7 +59,7 @@ PAIRED = {'name', 'type', 'dataroot_lq', 'dataroot_gt', 'io_backend', 'filename_
 DATASETS = {
     'UnpairedImageDataset': LOADER | {
         'name', 'type', 'dataroot_lq', 'dataroot_gt', 'io_backend', 'gt_size', 'use_hflip', 'use_rot', 'resize',
-        'exclude_names', 'cache', 'cache_limit_gb', 'manual_seed'},
+        'exclude_names', 'cache', 'cache_limit_gb', 'match_exposure', 'manual_seed'},
     'PairedNameListDataset': PAIRED | {'names', 'color'},
     'PairedImageDataset': PAIRED | {'meta_info_file', 'color'},
     'SingleImageDataset': PAIRED - {'dataroot_gt', 'filename_tmpl'} | {'meta_info_file', 'color'},
@@ -77,7 +78,7 @@ AT_LEAST = {
     'manual_seed': 0, 'train:total_iter': 1, 'train:pool_size': 0, 'train:nan_limit': 0, 'logger:print_freq': 1,
     'logger:save_checkpoint_freq': 1, 'logger:keep_last': 1, 'val:val_freq': 1, 'datasets:train:num_worker_per_gpu': 0,
     'datasets:train:batch_size_per_gpu': 1, 'datasets:train:dataset_enlarge_ratio': 1,
-    'datasets:train:cache_limit_gb': 0,
+    'datasets:train:cache_limit_gb': 0, 'datasets:train:match_exposure': 0,
 }
 
 
@@ -91,7 +92,7 @@ def check(opt, is_train):
     Raises:
         SystemExit: One line for each problem.
     """
-    problems = list(_problems(opt, is_train)) or list(_metric_problems(opt))
+    problems = list(_problems(opt, is_train)) or [*_value_problems(opt, is_train), *_metric_problems(opt)]
     if problems:
         fail(*dict.fromkeys(problems))
 
@@ -137,6 +138,10 @@ def _problems(opt, is_train):
     if is_train:
         for key in model['losses']:
             yield from _built(opt, f'train:{key}', LOSS_REGISTRY)
+            weight = _get(opt, f'train:{key}:loss_weight')
+            weights = [weight] if not isinstance(weight, list) else weight if len(weight) == 2 else ['']
+            if weight is not None and any(isinstance(w, bool) or not isinstance(w, (int, float)) for w in weights):
+                yield f'train:{key}:loss_weight: must be a number, or [first, last], found {weight!r}'
         optimizers = {k: v for k, v in vars(torch.optim).items() if inspect.isclass(v)}
         for key in model['optimizers']:
             yield from _built(opt, f'train:{key}', optimizers, given={'params'})
@@ -174,6 +179,34 @@ def _zero_reference_problems(opt):
         yield f'train:zero_reference_opt:type: {loss} does not fit {network}, use {LOSS_OF[network]}'
     if _get(opt, 'datasets:train:dataroot_gt') is not None:
         yield 'datasets:train:dataroot_gt: is not used, training sees low-light images alone: write ~'
+
+
+def _value_problems(opt, is_train):
+    """What networks, losses and augmentations refuse when they are built, weights that cannot be had."""
+    model = MODELS[opt['model_type']]
+    for key in model['networks'] if is_train else model['networks'][:1]:
+        if not opt[key].get('load_path'):
+            with torch.device('meta'):
+                yield from _refused(key, ARCH_REGISTRY.get(opt[key]['type']), **opt[key])
+    if not is_train:
+        return
+    for key in model['losses']:
+        loss = opt['train'].get(key)
+        if loss:
+            weight = loss.get('loss_weight')
+            first = {'loss_weight': weight[0]} if isinstance(weight, list) else {}
+            yield from _refused(f'train:{key}', LOSS_REGISTRY.get(loss['type']), **{**loss, **first})
+    yield from _refused('train:diff_augment', DiffAugment, names=opt['train'].get('diff_augment') or ())
+
+
+def _refused(key, build, type=None, **values):
+    """The error of building a section, if it is one of its values."""
+    try:
+        build(**values)
+    except (TypeError, ValueError, SystemExit) as error:
+        yield f'{key}: {first_line(error)}'
+    except RuntimeError:
+        pass  # a foreign network that cannot be built without memory
 
 
 def _metric_problems(opt):

@@ -50,6 +50,19 @@ def test_good_options_pass(problems):
     ('train:scheduler:type=LinearDecay', "train:scheduler:type: 'LinearDecay' is not known, did you mean Linear"),
     ('train:scheduler:decay_begin=1', 'train:scheduler:decay_begin: unknown key, known: decay_start, type'),
     ('train:cycle_jitter={gian: 0.1}', 'train:cycle_jitter:gian: unknown key, did you mean gain?'),
+    ('train:diff_augment=[flip]', 'train:diff_augment: augmentations are a list of color, translation, cutout, got'),
+    ('train:diff_augment=true', 'train:diff_augment: augmentations are a list of color, translation, cutout, got'),
+    ('train:cycle_opt:loss_weight=[10, 5, 1]', 'train:cycle_opt:loss_weight: must be a number, or [first, last]'),
+    ('train:cycle_opt:loss_weight=ten', "train:cycle_opt:loss_weight: must be a number, or [first, last], found 'ten'"),
+    ('train:identity_opt:loss_weight=[5, a]', 'train:identity_opt:loss_weight: must be a number, or [first, last]'),
+    ('train:tv_opt={type: WeightedTVLoss, reduction: none}', 'train:tv_opt: Unsupported reduction mode: none'),
+    ('train:color_opt={type: ColorConstancyLoss, weight: 1}', 'train:color_opt:weight: unknown key'),
+    ('train:feature_opt={type: SelfFeatureLoss, trunk: no.pth}',
+     "train:feature_opt: LPIPS: trunk 'no.pth' cannot be loaded"),
+    ('network_d_a:num_scale=0', 'network_d_a: num_scale is a whole number of at least 1, got 0'),
+    ('network_d_b:spectral_norm=some', "network_d_b: spectral_norm is true or false, got 'some'"),
+    ('network_g:head=gian', "network_g: head is 'tanh', 'residual' or 'gain', got 'gian'"),
+    ('datasets:train:match_exposure=near', 'datasets:train:match_exposure: must be a number of at least 0'),
     ('train:total_iter=0', 'train:total_iter: must be a number of at least 1, found 0'),
     ('train:nan_policy=ignore', "train:nan_policy: 'ignore' is not known, known: skip, stop"),
     ('val:val_frq=1', 'val:val_frq: unknown key, did you mean val_freq?'),
@@ -57,7 +70,7 @@ def test_good_options_pass(problems):
     ('val:metrics:psnr:type=psnr', "val:metrics:psnr:type: 'psnr' is not known"),
     ('val:metrics:psnr:crop_boarder=0', 'val:metrics:psnr:crop_boarder: unknown key, did you mean crop_border?'),
     ('val:metrics={lpips: {type: calculate_lpips, trunk: missing.pth}}',
-     "val:metrics:lpips: calculate_lpips: trunk 'missing.pth' cannot be loaded"),
+     "val:metrics:lpips: LPIPS: trunk 'missing.pth' cannot be loaded"),
     ('val:metrics={iqa: {type: calculate_pyiqa, metric: pnsr}}',
      "val:metrics:iqa: calculate_pyiqa: no metric 'pnsr' for single images in pyiqa; nearest: psnr"),
     ('logger:print_frq=1', 'logger:print_frq: unknown key, did you mean print_freq?'),
@@ -95,6 +108,13 @@ def test_missing_key_is_named(problems, path):
 def test_all_problems_at_once(problems):
     lines = problems('train:a=1', 'val:b=1', 'datasets:train:c=1', 'datasets:val:dataroot_lq=nowhere')
     assert len(lines) == 4
+
+
+def test_optional_parts_of_the_recipe(problems):
+    assert problems(
+        'train:diff_augment=[translation, cutout]', 'train:cycle_opt:loss_weight=[10, 5]',
+        'train:color_opt={type: ColorConstancyLoss, loss_weight: 0.5}', 'train:tv_opt={type: WeightedTVLoss}',
+        'datasets:train:match_exposure=0.1', 'network_d_a:spectral_norm=true', 'network_d_b:num_scale=2') == []
 
 
 def test_validation_without_options_is_fine(problems):

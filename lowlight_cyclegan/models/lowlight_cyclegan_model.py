@@ -10,6 +10,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from collections import OrderedDict
 
 from lowlight_cyclegan.registry import register_once
+from .diff_augment import DiffAugment
 from .exposure_jitter import ExposureJitter
 from .image_pool import ImagePool
 from .lowlight_model import LowLightModel, at_least_fp32
@@ -25,20 +26,41 @@ class LowLightCycleGANModel(LowLightModel):
 
     Networks: G (``network_g``) X -> Y, F (``network_f``) Y -> X, D_A (``network_d_a``) judges X, D_B (``network_d_b``)
     judges Y.
+
+    Beyond the paper, each where the section ``train`` has it:
+
+    - ``detach_exposure`` (bool): G's tone curve learns from the cycle alone.
+    - ``cycle_jitter`` (dict): Arguments of :class:`ExposureJitter`, for F's pictures on their way back to G.
+    - ``diff_augment`` (list[str]): Argument of :class:`DiffAugment`, for what the discriminators see.
+    - ``color_opt``, ``tv_opt``, ``feature_opt`` (dict): Losses of G(X), for example ``ColorConstancyLoss``, BasicSR's
+      ``WeightedTVLoss``, both of G(X) in [0, 1], and ``SelfFeatureLoss``, which compares it with X.
+    - ``loss_weight: [first, last]`` of any loss: the weight goes linearly from one to the other over ``total_iter``.
     """
 
     network_names = ('g', 'f', 'd_a', 'd_b')
     optimizer_networks = {'optim_g': ('g', 'f'), 'optim_d': ('d_a', 'd_b')}  # as in CycleGAN
 
     def _init_losses(self, train_opt):
-        self.cri_gan = build_loss(train_opt['gan_opt']).to(self.device)
-        self.cri_cycle = build_loss(train_opt['cycle_opt']).to(self.device)
-        identity_opt = train_opt.get('identity_opt')
-        self.cri_identity = build_loss(identity_opt).to(self.device) if identity_opt else None
+        self.weight_schedules = []  # (criterion, first weight, last weight)
+        names = ('gan', 'cycle', 'identity', 'color', 'tv', 'feature')
+        (self.cri_gan, self.cri_cycle, self.cri_identity, self.cri_color, self.cri_tv,
+         self.cri_feature) = (self._build_loss(train_opt.get(f'{name}_opt')) for name in names)
         self.translation_options = {'detach_exposure': True} if train_opt.get('detach_exposure') else {}
         self.cycle_jitter = ExposureJitter(**train_opt['cycle_jitter']) if train_opt.get('cycle_jitter') else None
 
+        self.diff_augment = DiffAugment(train_opt.get('diff_augment') or ())
         self.pools = {name: ImagePool(train_opt.get('pool_size', 50)) for name in ('d_a', 'd_b')}
+
+    def _build_loss(self, loss_opt):
+        """A loss, None for an empty section."""
+        if not loss_opt:
+            return None
+        weight = loss_opt.get('loss_weight')
+        if not isinstance(weight, list):
+            return build_loss(loss_opt).to(self.device)
+        criterion = build_loss({**loss_opt, 'loss_weight': weight[0]}).to(self.device)
+        self.weight_schedules.append((criterion, *weight))
+        return criterion
 
     def setup_optimizers(self):
         super().setup_optimizers()
@@ -47,6 +69,8 @@ class LowLightCycleGANModel(LowLightModel):
     def _train_step(self):
         """One CycleGAN step (eqs. 1-4)."""
         losses = OrderedDict()
+        for criterion, first, last in self.weight_schedules:
+            criterion.loss_weight = first + (last - first) * self.iteration / self.opt['train']['total_iter']
 
         # Generators. The discriminators only pass gradients on; they are called bare, for their wrappers expect
         # gradients of their own.
@@ -75,25 +99,41 @@ class LowLightCycleGANModel(LowLightModel):
             fake_normal, fake_low = out_g[:len(low)], out_f[:len(low)]
             jittered_low = fake_low if self.cycle_jitter is None else self.cycle_jitter(at_least_fp32(fake_low))
             cycled_low, cycled_normal = net_f(fake_normal), net_g(jittered_low)
-            logits_b = self.get_bare_model(self.networks['d_b'])(fake_normal)
-            logits_a = self.get_bare_model(self.networks['d_a'])(fake_low)
+            logits_b = self._judge(self.get_bare_model(self.networks['d_b']), fake_normal)
+            logits_a = self._judge(self.get_bare_model(self.networks['d_a']), fake_low)
 
-        losses['l_gan_g'] = self.cri_gan(at_least_fp32(logits_b), True)  # eq. 2, first half
-        losses['l_gan_f'] = self.cri_gan(at_least_fp32(logits_a), True)
+        losses['l_gan_g'] = self._gan_loss(logits_b, True)  # eq. 2, first half
+        losses['l_gan_f'] = self._gan_loss(logits_a, True)
         losses['l_cycle'] = (  # eq. 3
             self.cri_cycle(at_least_fp32(cycled_low), low) + self.cri_cycle(at_least_fp32(cycled_normal), normal))
         if with_identity:  # eq. 4
             same_normal, same_low = at_least_fp32((out_g[len(low):], out_f[len(low):]))
             losses['l_identity'] = self.cri_identity(same_normal, normal) + self.cri_identity(same_low, low)
         self.visuals = OrderedDict(low=low, enhanced=fake_normal, normal=normal, cycled=cycled_low)
-        return at_least_fp32(fake_normal), at_least_fp32(fake_low)
+        fake_normal, fake_low = at_least_fp32(fake_normal), at_least_fp32(fake_low)
+        if self.cri_color is not None:
+            losses['l_color'] = self.cri_color((fake_normal + 1) / 2)
+        if self.cri_tv is not None:
+            losses['l_tv'] = self.cri_tv((fake_normal + 1) / 2)
+        if self.cri_feature is not None:
+            losses['l_feature'] = self.cri_feature(fake_normal, low)
+        return fake_normal, fake_low
 
     def _discriminator_loss(self, name, real, fake):
         """Half of the loss on ``cat[real, history of fakes]``, one call."""
         with self._autocast():
-            logits = self.networks[name](torch.cat([real, self.pools[name].query(fake)]))
-        real_logits, fake_logits = at_least_fp32(logits).chunk(2)
-        return 0.5 * (self.cri_gan(real_logits, True, is_disc=True) + self.cri_gan(fake_logits, False, is_disc=True))
+            logits = self._judge(self.networks[name], torch.cat([real, self.pools[name].query(fake)]))
+        real, fake = zip(*(scale.chunk(2) for scale in logits))
+        return 0.5 * (self._gan_loss(real, True, is_disc=True) + self._gan_loss(fake, False, is_disc=True))
+
+    def _judge(self, net, images):
+        """Logits of a discriminator, one tensor for each of its scales."""
+        logits = net(self.diff_augment(images))
+        return logits if isinstance(logits, list) else [logits]
+
+    def _gan_loss(self, logits, is_real, is_disc=False):
+        """Mean over the scales."""
+        return sum(self.cri_gan(scale, is_real, is_disc) for scale in at_least_fp32(logits)) / len(logits)
 
     def _set_requires_grad(self, names, requires_grad):
         for name in names:

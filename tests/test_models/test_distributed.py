@@ -44,7 +44,10 @@ def gradients_of_share(rank, opt):
     return gradients(opt, {key: v[rank::2] for key, v in images(4).items()})
 
 
-def test_gradients_are_those_of_one_process_on_the_whole_batch(toy_opt, tmp_path):
+@pytest.mark.parametrize('discriminator', [dict(), dict(spectral_norm=True, num_scale=2)], ids=['plain', 'extras'])
+def test_gradients_are_those_of_one_process_on_the_whole_batch(toy_opt, tmp_path, discriminator):
+    for key in ('network_d_a', 'network_d_b'):
+        toy_opt[key].update(discriminator)
     toy_opt['train'].update(pool_size=0, ema_decay=0)
     expected = gradients(toy_opt, images(4))
     for result in on_two_ranks(gradients_of_share, toy_opt, tmp_path):

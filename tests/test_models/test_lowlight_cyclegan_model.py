@@ -7,6 +7,7 @@ import pytest
 import signal
 import torch
 from basicsr.models import build_model
+from copy import deepcopy
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -59,6 +60,71 @@ def test_losses_are_equations_1_to_4(toy_model):
     # D_B: -(ln D_B(y) + ln(1 - D_B(G(x)))) / 2
     assert model._discriminator_loss('d_b', y, fake_y).item() == pytest.approx(0.5 * (nll(-2 * -0.25) + nll(2 * 1.0)))
     assert model._discriminator_loss('d_a', x, fake_x).item() == pytest.approx(0.5 * (nll(4 * 0.5) + nll(-4 * -0.75)))
+
+
+def test_terms_of_the_enhanced_picture(toy_opt):
+    """On G(x) in [0, 1], by hand; the discriminators' scales count equally."""
+    toy_opt['train'].update(color_opt=dict(type='ColorConstancyLoss', loss_weight=2),
+                            tv_opt=dict(type='WeightedTVLoss', loss_weight=3))
+    toy_opt['network_d_b']['num_scale'] = 2
+    model = build_model(toy_opt)
+    model.networks['g'] = Scale(2.0)
+    x = torch.linspace(-0.4, 0.4, 3 * 32 * 32).view(3, 32, 32).flip(2)[None]
+    losses = {}
+    model._generator_losses(x, x, losses)
+    enhanced = (2 * x[0] + 1) / 2
+    red, green, blue = enhanced.mean((1, 2))
+    color = (red - green)**2 + (green - blue)**2 + (blue - red)**2
+    assert losses['l_color'].item() == pytest.approx(2 * color.item())
+    tv = (enhanced[:, 1:] - enhanced[:, :-1]).abs().mean() + (enhanced[..., 1:] - enhanced[..., :-1]).abs().mean()
+    assert losses['l_tv'].item() == pytest.approx(3 * tv.item(), rel=1e-4)
+    logits = model.networks['d_b'](2 * x)
+    expected = sum(F.softplus(-scale).mean().item() for scale in logits) / 2
+    assert losses['l_gan_g'].item() == pytest.approx(expected, rel=1e-5)
+    expected = sum((F.softplus(-scale).mean() + F.softplus(scale).mean()).item() / 2 for scale in logits) / 2
+    assert model._discriminator_loss('d_b', 2 * x, 2 * x).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_feature_term_compares_low_and_enhanced(toy_model):
+    toy_model.networks['g'] = Scale(2.0)
+    toy_model.cri_feature = lambda enhanced, low: (enhanced - 3 * low).mean()
+    x, losses = torch.full((1, 3, 32, 32), 0.25), {}
+    toy_model._generator_losses(x, x, losses)
+    assert losses['l_feature'].item() == pytest.approx(-0.25)
+
+
+def test_weights_go_from_the_first_to_the_last(toy_opt):
+    """Of 10 iterations; the logged losses carry the weight of their iteration."""
+    toy_opt['train']['cycle_opt']['loss_weight'] = [10, 5]
+    toy_opt['train']['identity_opt']['loss_weight'] = [5, 0]
+    model = build_model(toy_opt)
+    for iteration, cycle, identity in ((1, 9.5, 4.5), (4, 8, 3), (10, 5, 0)):
+        model.feed_data(batch(1))
+        before = {name: deepcopy(net.state_dict()) for name, net in model.networks.items()}
+        model.optimize_parameters(iteration)
+        log = model.get_current_log()
+        assert (model.cri_cycle.loss_weight, model.cri_identity.loss_weight) == pytest.approx((cycle, identity))
+        for name, net in model.networks.items():
+            net.load_state_dict(before[name])
+        losses = {}
+        model.cri_cycle.loss_weight = model.cri_identity.loss_weight = 1
+        model._generator_losses(model.lq, model.gt, losses)
+        assert log['l_cycle'] == pytest.approx(cycle * losses['l_cycle'].item(), rel=1e-5)
+        assert log['l_identity'] == pytest.approx(identity * losses['l_identity'].item(), rel=1e-5)
+
+
+def test_discriminators_see_augmented_images_alone(toy_model):
+    """In the step of the generators as in their own; what is stored and compared stays as it is."""
+    model, seen = toy_model, []
+    model.diff_augment = lambda images: seen.append(images) or images * 0
+    x, losses = batch(1)['lq'] * 2 - 1, {}
+    fake_y, fake_x = model._generator_losses(x, x, losses)
+    assert torch.equal(seen[0], fake_y) and torch.equal(seen[1], fake_x)
+    blank = model.networks['d_b'](0 * x)
+    assert losses['l_gan_g'].item() == pytest.approx(F.softplus(-blank).mean().item(), rel=1e-5)
+    model._discriminator_loss('d_b', x, fake_y.detach())
+    assert torch.equal(seen[2], torch.cat([x, fake_y]))
+    assert torch.equal(torch.stack(model.pools['d_b'].images), fake_y.detach())
 
 
 def test_fused_calls_give_the_gradients_of_separate_ones(toy_opt):
@@ -184,7 +250,13 @@ def test_basicsr_schedulers_still_work(toy_opt, scheduler):
     assert model.get_current_learning_rate() == [5e-4]
 
 
-def test_resumed_run_is_bit_for_bit_the_uninterrupted_one(toy_opt):
+@pytest.mark.parametrize('extras', [False, True], ids=['plain', 'extras'])
+def test_resumed_run_is_bit_for_bit_the_uninterrupted_one(toy_opt, extras):
+    if extras:
+        for key in ('network_d_a', 'network_d_b'):
+            toy_opt[key].update(spectral_norm=True, num_scale=2)
+        toy_opt['train'].update(diff_augment=['color', 'translation', 'cutout'], tv_opt=dict(type='WeightedTVLoss'))
+        toy_opt['train']['cycle_opt']['loss_weight'] = [10, 5]
     torch.manual_seed(0)
     whole = build_model(toy_opt)
     train(whole, range(1, 8))
