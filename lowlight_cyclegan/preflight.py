@@ -50,7 +50,7 @@ TOP = {'name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'amp', 'compile'
        'train', 'val', 'logger', 'dist_params'}
 PATH = {'resume_state', 'ignore_resume_networks', 'experiments_root', 'results_root'}
 TRAIN = {'scheduler', 'total_iter', 'warmup_iter', 'ema_decay', 'nan_policy', 'nan_limit'}
-VAL = {'val_freq', 'save_img', 'suffix', 'pbar', 'metrics'}
+VAL = {'val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'self_ensemble'}
 LOGGER = {'print_freq', 'save_checkpoint_freq', 'keep_last', 'keep_best', 'use_tb_logger', 'wandb'}
 
 LOADER = {'num_worker_per_gpu', 'batch_size_per_gpu', 'dataset_enlarge_ratio', 'persistent_workers', 'prefetch_mode',
@@ -73,7 +73,8 @@ NEEDED = {
     'val': ('val_freq', 'save_img'),
 }
 ONE_OF = {
-    'amp': ('bf16', ), 'compile': (False, True), 'channels_last': (False, True), 'train:nan_policy': ('stop', 'skip')}
+    'amp': ('bf16', ), 'compile': (False, True), 'channels_last': (False, True), 'train:nan_policy': ('stop', 'skip'),
+    'val:self_ensemble': (False, True)}
 AT_LEAST = {
     'manual_seed': 0, 'train:total_iter': 1, 'train:pool_size': 0, 'train:nan_limit': 0, 'logger:print_freq': 1,
     'logger:save_checkpoint_freq': 1, 'logger:keep_last': 1, 'val:val_freq': 1, 'datasets:train:num_worker_per_gpu': 0,

@@ -66,6 +66,7 @@ def test_good_options_pass(problems):
     ('train:total_iter=0', 'train:total_iter: must be a number of at least 1, found 0'),
     ('train:nan_policy=ignore', "train:nan_policy: 'ignore' is not known, known: skip, stop"),
     ('val:val_frq=1', 'val:val_frq: unknown key, did you mean val_freq?'),
+    ('val:self_ensemble=4', 'val:self_ensemble: 4 is not known, known: False, True'),
     ('val:val_freq=0', 'val:val_freq: must be a number of at least 1, found 0'),
     ('val:metrics:psnr:type=psnr', "val:metrics:psnr:type: 'psnr' is not known"),
     ('val:metrics:psnr:crop_boarder=0', 'val:metrics:psnr:crop_boarder: unknown key, did you mean crop_border?'),

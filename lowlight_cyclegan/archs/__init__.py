@@ -6,10 +6,12 @@ from .patchgan_arch import PatchGANDiscriminator
 from .retinexnet_arch import RetinexNet, convert_retinexnet
 from .ruas_arch import RUAS, convert_ruas
 from .sci_arch import SCI, convert_sci
+from .self_ensemble import SelfEnsemble, self_ensemble
 from .zero_dce_arch import ZeroDCE, convert_zero_dce
 
 __all__ = [
     'ASPP', 'ASPPEncoder', 'AutoExposure', 'CLAHE', 'EMA', 'EMAResidualBlock', 'EMAResNetGenerator', 'GammaCurve',
-    'LIME', 'PatchGANDiscriminator', 'RUAS', 'RetinexNet', 'SCI', 'ZeroDCE', 'convert_cyclegan_generator',
-    'convert_retinexnet', 'convert_ruas', 'convert_sci', 'convert_zero_dce', 'load_published'
+    'LIME', 'PatchGANDiscriminator', 'RUAS', 'RetinexNet', 'SCI', 'SelfEnsemble', 'ZeroDCE',
+    'convert_cyclegan_generator', 'convert_retinexnet', 'convert_ruas', 'convert_sci', 'convert_zero_dce',
+    'load_published', 'self_ensemble'
 ]

@@ -81,6 +81,8 @@ input is never overwritten."""
     network.add_argument('--mode', choices=['auto', 'direct', 'exact', 'guided'], default='auto',
                          help='of large photos: in one piece, in tiles with the same result, or the effect of a '
                          'reduced copy. Default: by size and memory')
+    network.add_argument('--self-ensemble', action='store_true',
+                         help='mean over the four flips of a photo: a little better, four times slower')
     network.add_argument('--device', help='default: cuda where there is one, else cpu')
     network.add_argument('--precision', choices=['auto', 'fp32', 'bf16'], default='auto', help='default: by device')
 

@@ -49,6 +49,7 @@ class Settings:
     precision: str = 'fp32'
     format: str | None = None
     quality: int | None = None
+    self_ensemble: bool = False
 
     def digest(self):
         return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
@@ -448,11 +449,12 @@ def _prepare(args, group):
         device = f'cuda:{os.environ["LOCAL_RANK"]}' if torch.cuda.is_available() else None
     try:
         enhancer = Enhancer.from_pretrained(
-            args.model, args.options, device=device, precision=args.precision, mode=args.mode)
+            args.model, args.options, device=device, precision=args.precision, mode=args.mode,
+            self_ensemble=args.self_ensemble)
     except (ValueError, OSError) as error:
         fail(first_line(error))
     return enhancer, Settings(weights_hash(enhancer), args.strength, args.mode, enhancer.precision, args.format,
-                              args.quality)
+                              args.quality, args.self_ensemble)
 
 
 class _Group:

@@ -15,6 +15,7 @@ from os import path as osp
 from torch import nn
 
 from lowlight_cyclegan.archs.baselines import PUBLISHED, load_published
+from lowlight_cyclegan.archs.self_ensemble import SelfEnsemble
 from lowlight_cyclegan.enhance.pretrained import boxed, load_pretrained, load_state
 from lowlight_cyclegan.messages import fail, nearest
 
@@ -46,6 +47,9 @@ def load_method(text, device='cpu'):
     - an option file for testing, with network_g and pretrain_network_g;
     - weights of our generators, see :func:`~lowlight_cyclegan.enhance.pretrained.load_pretrained`.
 
+    A NAME that ends in ``+flips`` (``lite+flips``) gives the mean over the four flips of an image, as does an option
+    file with ``val: self_ensemble``.
+
     Returns:
         Method: On the device.
 
@@ -53,12 +57,15 @@ def load_method(text, device='cpu'):
         SystemExit: One line.
     """
     label, _, value = text.partition('=')
-    if not label:
+    name = label.removesuffix('+flips')
+    if not name:
         fail(f'--method {text}: write it as NAME or NAME=WEIGHTS')
     try:
-        net = _load_network(text, label, value)
+        net = _load_network(text, name, value)
     except ValueError as error:
         fail(f'--method {label}: {error}')
+    if name != label:
+        net = SelfEnsemble(net)
     net = net.eval().requires_grad_(False).to(device)
     return Method(label, net, _fingerprint(net), value)
 
@@ -119,7 +126,7 @@ def _from_options(path):
         _load(net, weights, [opt['path'].get('param_key_g', 'params')])
     elif next(net.parameters(), None) is not None and not opt['network_g'].get('load_path'):
         fail(f'{path}: path:pretrain_network_g: is missing, there are no weights to evaluate')
-    return net
+    return SelfEnsemble(net) if (opt.get('val') or {}).get('self_ensemble') else net
 
 
 def _load(net, path, keys):

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from lowlight_cyclegan.archs.self_ensemble import self_ensemble
 from .checkpoint import atomic_save, remove_old_checkpoints
 from .lr_scheduler import LinearDecayLR
 from .stop_signal import StopSignal
@@ -248,12 +249,17 @@ class LowLightModel(BaseModel):
     # -------------------------------------------------------------- validation
 
     def test(self):
-        """Enhance ``self.lq`` into ``self.output``, with the averaged weights when present."""
+        """Enhance ``self.lq`` into ``self.output``, with the averaged weights when present.
+
+        With ``val: self_ensemble`` as the mean over the four flips, at four times the cost.
+        """
         net = self._tested_network()
         training = net.training
         net.eval()
         with torch.inference_mode():
-            self.output = net.forward(self.lq)  # eager: every size of picture would be compiled anew
+            # Eager: every size of picture would be compiled anew.
+            with_flips = self.opt['val'].get('self_ensemble')
+            self.output = self_ensemble(net.forward, self.lq) if with_flips else net.forward(self.lq)
         net.train(training)
 
     def _tested_network(self):

@@ -8,6 +8,7 @@ from PIL import Image
 from torch import nn
 
 from lowlight_cyclegan import Enhancer
+from lowlight_cyclegan.archs import EMAResNetGenerator
 from lowlight_cyclegan.enhance.enhancer import DIRECT_PIXELS, blend
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,6 +124,42 @@ print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))"""
     taken = int(subprocess.check_output([sys.executable, '-c', code], text=True, cwd=ROOT))
     # as floating point: the picture and its output; the coefficients of mode guided, the network and what it loads
     assert taken < 5 * 4 * 3 * 3000 * 4000
+
+
+@pytest.mark.parametrize('mode', ['direct', 'exact', 'guided'])
+def test_self_ensemble_is_the_mean_over_flips(mode):
+    """Of what the same enhancer makes without it, in every mode; strength blends the mean."""
+    torch.manual_seed(0)
+    network = EMAResNetGenerator(num_feat=8, num_block=1, ema_factor=4)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, 0, 0.2)
+    plain, ensemble = (Enhancer(network, device='cpu', precision='fp32', mode=mode, self_ensemble=flips)
+                       for flips in (False, True))
+    image = torch.rand(3, 48, 40, generator=torch.Generator().manual_seed(0)) / 4
+    outputs = [plain.enhance(image.flip(dims)).flip(dims) for dims in ((), (1, ), (2, ), (1, 2))]
+    assert (outputs[0] - outputs[3]).abs().max() > 0.01
+    mean = sum(outputs) / 4
+    torch.testing.assert_close(ensemble.enhance(image), mean)
+    torch.testing.assert_close(ensemble.enhance(image, 0.4), blend(image, mean, 0.4))
+    assert ensemble.last_mode == mode and ensemble.last_reason == 'asked for'
+
+
+def test_self_ensemble_goes_on_in_the_mode_that_memory_allows():
+    calls = []
+
+    class TooLarge(nn.Module):
+
+        def forward(self, x):
+            calls.append(x.shape[2:])
+            if x.shape[2] > 600:
+                raise MemoryError
+            return x
+
+    enhancer = Enhancer(TooLarge(), device='cpu', precision='fp32', mode='direct', self_ensemble=True)
+    image = torch.full((3, 1200, 30), 0.25)
+    torch.testing.assert_close(enhancer.enhance(image), image, atol=1e-3, rtol=0)
+    assert [max(shape) > 600 for shape in calls] == [True, False, False, False, False]  # tried once, not four times
+    assert enhancer.last_mode == 'guided' and enhancer.last_reason == 'memory ran out in mode direct'
 
 
 def test_small_pictures_are_extended(doubler):

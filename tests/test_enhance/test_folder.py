@@ -34,7 +34,7 @@ class Inverter:
         return np.iinfo(image.dtype).max - image
 
     @classmethod
-    def from_pretrained(cls, name, options=None, device=None, precision='auto', mode='auto'):
+    def from_pretrained(cls, name, options=None, device=None, precision='auto', mode='auto', self_ensemble=False):
         with torch.no_grad():
             for value in cls.network.parameters():
                 value.fill_(len(name))
@@ -183,7 +183,8 @@ def test_folder_continues_and_notices_changes(tmp_path, capsys):
     (out / 'd.png').unlink()
     assert enhance(root, '-o', out) == 0
     assert results(out) == {'a.png': 'ok', 'c.png': 'skipped', 'd.png': 'ok'}
-    for changed in (['--strength', '0.5'], ['--mode', 'direct'], ['--model', 'other'], ['--quality', '50']):
+    for changed in (['--strength', '0.5'], ['--mode', 'direct'], ['--model', 'other'], ['--quality', '50'],
+                    ['--self-ensemble']):
         assert enhance(root, '-o', out, *changed) == 0
         assert set(results(out).values()) == {'ok'}, changed
 
@@ -454,3 +455,7 @@ def test_files_are_what_the_real_lite_makes_of_their_pixels(tmp_path, capsys):
             assert np.array_equal(found, pixels) == (strength == 0)
     lines = capsys.readouterr().out.splitlines()
     assert 'unchanged' in lines[0] and 'direct' in lines[1]
+    assert enhance(tmp_path / 'a.png', '-o', tmp_path / 'out' / 'a.png', '--self-ensemble', '--overwrite') == 0
+    pixels, found = (read_image(path / 'a.png').pixels for path in (tmp_path, tmp_path / 'out'))
+    assert np.array_equal(found, Enhancer.from_pretrained('lite', self_ensemble=True).enhance(pixels))
+    assert not np.array_equal(found, enhancer.enhance(pixels))

@@ -57,6 +57,7 @@ def test_refusals(run, refusal):
     assert 'did you mean gammacurve?' in refusal(load_method, 'gamacurve')
     assert 'needs weights' in refusal(load_method, 'EMAResNetGenerator')
     assert 'write it as NAME' in refusal(load_method, '=x.pth')
+    assert 'write it as NAME' in refusal(load_method, '+flips')
     assert 'no such file: x.pth' in refusal(load_method, 'ours=x.pth')
     assert "no published weights are known for 'scii', did you mean sci?" in refusal(
         load_method, f'a=scii:{folder}/models/net_g_5.pth')
@@ -87,6 +88,20 @@ def test_fingerprint_follows_weights_and_settings(run):
     assert load_method(f'ours={folder}/models/net_g_5.pth').fingerprint != same[0]
     (folder / 'g.yml').write_text('network_g: {type: GammaCurve, gamma: 0.5}')
     assert load_method('gamma').fingerprint != load_method(f'gamma={folder}/g.yml').fingerprint
+
+
+def test_flips(run):
+    folder, (net, _) = run
+    plain, flips = (load_method(f'{label}={folder}/toy.yml') for label in ('ours', 'ours+flips'))
+    assert flips.label == 'ours+flips' and flips.fingerprint != plain.fingerprint
+    img = np.random.default_rng(0).integers(0, 60, (32, 36, 3), dtype=np.uint8)
+    expected = np.mean([enhance(plain.net, img[::v, ::h])[0][::v, ::h] for v in (1, -1) for h in (1, -1)], axis=0)
+    assert np.abs(enhance(flips.net, img)[0] - expected).max() < 1e-3
+    assert np.abs(enhance(plain.net, img)[0] - expected).max() > 1e-2
+    params, gmacs = complexity(plain.net, (32, 32))
+    assert complexity(flips.net, (32, 32)) == pytest.approx((params, 4 * gmacs))
+    (folder / 'toy.yml').write_text((folder / 'toy.yml').read_text() + 'val: {self_ensemble: true}')
+    assert load_method(f'other={folder}/toy.yml').fingerprint == flips.fingerprint
 
 
 def test_enhance_keeps_pixels_and_order():

@@ -339,6 +339,20 @@ def test_validation_reports_means_and_each_image(toy_model, toy_opt, tmp_path):
     assert toy_model.networks['g'].training and not toy_model.net_g_ema.training
 
 
+def test_validation_with_flips(toy_model):
+    """The mean over the four flips, of the averaged weights."""
+    x = batch(0, n=1)['lq']
+    outputs = {}
+    for dims in (None, (), (2, ), (3, ), (2, 3)):
+        toy_model.opt['val']['self_ensemble'] = dims is None
+        toy_model.feed_data({'lq': x.flip(dims or ())})
+        toy_model.test()
+        outputs[dims] = toy_model.output.flip(dims or ())
+    together = outputs.pop(None)
+    torch.testing.assert_close(together, sum(outputs.values()) / 4)
+    assert not torch.allclose(together, outputs[()])
+
+
 def test_mean_is_over_finite_values(toy_model, monkeypatch, caplog):
     values = iter([20.0, math.inf, 10.0])
     monkeypatch.setattr(toy_model, '_measure', lambda images: {'psnr': next(values)})
