@@ -31,7 +31,7 @@ class Enhancer(ModelHubMixin, library_name='lowlight_cyclegan', pipeline_tag='im
             memory).
         max_memory (float | None): Bytes that 'auto' may plan with. None means what is free.
         self_ensemble (bool): Give the mean over the four flips of a picture: a little better, four times slower, and
-            the memory of three more copies of it.
+            the memory of two more copies of it.
 
     Raises:
         ValueError: If precision or mode is none of these, or the device cannot be had.
