@@ -3,10 +3,12 @@
     python scripts/train_within.py 25 -opt options/train_lol.yml [--force_yml section:key=value ...]
 
 The learning rate reaches zero at the last iteration. Where the estimate was too high, the run is asked to save and end
-when the time is up, so there are always averaged weights to use. They are written as fp16 safetensors beside the run.
+when the time is up. The averaged weights of each checkpoint are written as fp16 safetensors beside the run, in place of
+those before them, so that there are some to use whatever happens.
 """
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from lowlight_cyclegan.plugin import options_dir
 
 TRAINING_SHARE = 0.85  # of the budget; validations, checkpoints and decoding take the rest
 LAST_WORDS = 20  # seconds to save in, at the end of the budget
+EXPORT_EVERY = 10  # seconds between looks for a new checkpoint
 
 
 def main():
@@ -58,29 +61,41 @@ def main():
     run = subprocess.Popen([sys.executable, '-m', 'lowlight_cyclegan.train', '-opt', args.opt, '--force_yml', *forced])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run's to answer
     signal.signal(signal.SIGTERM, lambda *_: run.terminate())
-    expected = 0
-    try:
-        code = run.wait(max(1, args.minutes * 60 - (time.monotonic() - begin) - LAST_WORDS))
-    except subprocess.TimeoutExpired:
-        print('The time is up: saving.', flush=True)
-        run.terminate()
-        code, expected = run.wait(), 128 + signal.SIGTERM
-    weights = _newest(osp.join(folder, 'models'))
-    if weights is None:
+    end = begin + args.minutes * 60 - LAST_WORDS
+    code, expected, written = None, 0, None
+    while code is None:
+        try:
+            code = run.wait(min(max(1, end - time.monotonic()), EXPORT_EVERY))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= end:
+                print('The time is up: saving.', flush=True)
+                run.terminate()
+                code, expected = run.wait(), 128 + signal.SIGTERM
+        weights = _newest(osp.join(folder, 'models'))
+        if weights != written:
+            path = osp.join(folder, f'{opt["name"]}.safetensors')
+            network, options, _ = load_pretrained(weights, opt['network_g'])
+            save_pretrained(f'{path}.part.safetensors', network, options)
+            os.replace(f'{path}.part.safetensors', path)
+            written = weights
+    if written is None:
         raise SystemExit(code or f'{folder}: holds no weights')
-    network, options, _ = load_pretrained(weights, opt['network_g'])
-    path = osp.join(folder, f'{opt["name"]}.safetensors')
-    save_pretrained(path, network, options)
-    print(f'{weights}, averaged, as fp16: {path} ({osp.getsize(path) / 1e6:.1f} MB), after '
+    print(f'{written}, averaged, as fp16: {path} ({osp.getsize(path) / 1e6:.1f} MB), after '
           f'{(time.monotonic() - begin) / 60:.1f} minutes')
     if code not in (0, expected):  # the run has said why; what it had saved is kept all the same
         raise SystemExit(code)
 
 
 def _newest(folder):
-    names = [name for name in (os.listdir(folder) if osp.isdir(folder) else []) if name.startswith('net_g_')]
-    paths = [osp.join(folder, name) for name in names if name != 'net_g_best.pth']
-    return max(paths, key=osp.getmtime, default=None)
+    """The last checkpoint of G, by name alone: older ones may be going while we look."""
+    names = os.listdir(folder) if osp.isdir(folder) else []
+    names = [name for name in names if re.fullmatch(r'net_g_(\d+|latest)\.pth', name)]
+    return max((osp.join(folder, name) for name in names), key=_iteration, default=None)
+
+
+def _iteration(path):
+    number = path.rsplit('_', 1)[1].removesuffix('.pth')
+    return float('inf') if number == 'latest' else int(number)
 
 
 if __name__ == '__main__':

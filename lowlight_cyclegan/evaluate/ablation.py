@@ -1,5 +1,6 @@
 """The four rows of the paper's table 5 from one option file: the plain generator, with EMA, with ASPP, with both."""
 import csv
+import gc
 import json
 import os
 import re
@@ -185,6 +186,7 @@ def iterations_within(opt, minutes):
     model = build_model(opt)
     for number, handler in handlers.items():  # the model takes them for its own
         signal.signal(number, handler)
+    torch.backends.cudnn.benchmark = True  # as in training
     size = opt['datasets']['train']['gt_size']
     shape = [opt['datasets']['train']['batch_size_per_gpu'], 3, *(size if isinstance(size, list) else (size, size))]
     data = {key: torch.randint(0, 256, shape, dtype=torch.uint8) for key in ('lq', 'gt')}
@@ -195,6 +197,9 @@ def iterations_within(opt, minutes):
         model.optimize_parameters(len(times) + 1)
         model.get_current_log()  # waits for the device
         times.append(time.perf_counter() - begin)
+    del model  # the training that follows needs the memory
+    gc.collect()
+    torch.cuda.empty_cache()
     return max(1, int(60 * minutes / statistics.median(times)))
 
 
