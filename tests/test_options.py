@@ -59,6 +59,18 @@ def test_ablation_rows_differ_in_their_switches_alone(name, use_ema, use_aspp):
     assert opt == paper
 
 
+def test_full_is_the_papers_generator_by_lites_recipe():
+    full, lite, paper = (load(LIST.with_name(f'train_lol{stem}.yml')) for stem in ('_full', '_lite', ''))
+    for key in ('network_g', 'network_f'):
+        for name in ('num_feat', 'num_block', 'use_ema', 'ema_factor', 'use_aspp'):
+            assert full[key][name] == paper[key][name]
+        for name in ('upsample', 'head', 'gain_mean', 'gain_power'):
+            assert full[key][name] == lite[key][name]
+    for key in ('gan_opt', 'cycle_opt', 'identity_opt', 'detach_exposure', 'cycle_jitter', 'pool_size'):
+        assert full['train'][key] == lite['train'][key]
+    assert full['datasets']['val'] == lite['datasets']['val'] and full['val']['metrics'] == lite['val']['metrics']
+
+
 def test_train_lol_is_the_papers_schedule(tmp_path, monkeypatch, forked):
     """200 epochs of 445 images in batches of 8 are 11,125 optimizer steps, at a rate that reaches 0 after the last."""
     names = read_name_list(str(LIST), 'names') + [f'training{i}' for i in range(445)]
