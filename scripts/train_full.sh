@@ -33,7 +33,7 @@ pack() { # under another name first: what lies there is complete
     [ ! -f $run/full.safetensors ] || files+=($run/full.safetensors)
     rm -rf results/parts
     mkdir results/parts
-    tar c --exclude=cache "${files[@]}" | split -b 15000000 -d - results/parts/full.tar.
+    tar c --exclude=cache --exclude=pid "${files[@]}" | split -b 15000000 -d - results/parts/full.tar.
     rm -f results/full.tar.*
     mv results/parts/* results
     rmdir results/parts
@@ -44,12 +44,11 @@ work() {
     shift 2
     "$python" scripts/train_within.py "$minutes" -opt "$opt" --force_yml name=full val:pbar=false "$@" &
     trainer=$!
-    echo $trainer >$out/trainer
+    trap 'kill $trainer' TERM
     while sleep 1 && kill -0 $trainer 2>/dev/null; do
         if [ $run/full.safetensors -nt results/full.tar.00 ]; then pack; fi
     done
     wait $trainer || code=$?
-    rm $out/trainer
     if [ -f $run/full.safetensors ]; then
         [ ! -f datasets/alexnet.pth ] || lpips=(--lpips-trunk datasets/alexnet.pth)
         # On the CPU, in fp32, where every machine prints the same figures.
@@ -61,13 +60,13 @@ work() {
     echo "Finished with code $code."
 }
 
-finished() {
-    tail -n 1 $out/log.txt | grep -q '^Finished with code'
+working() {
+    [ -f $out/pid ] && kill -0 "$(cat $out/pid)" 2>/dev/null
 }
 
 status() {
     local end=$((SECONDS + ${1:-0}))
-    until finished || ((SECONDS >= end)); do sleep 1; done
+    while working && ((SECONDS < end)); do sleep 1; done
     grep -a 'images a second' $out/log.txt || true
     awk '/of batch/ { sub(/.*of batch /, ""); batch = $1 }
         /\[eta:/ { line = $0 }
@@ -83,6 +82,7 @@ status() {
     grep -a -A 4 'INFO: Validation' $out/log.txt | grep -aE '^\s+# |Validation' | tail -n 4 || true
     ! command -v nvidia-smi >/dev/null || nvidia-smi --query-gpu=name,memory.used,utilization.gpu --format=csv,noheader
     tail -n 2 $out/log.txt
+    working || grep -q '^Finished with code' $out/log.txt || echo 'The run is gone: something killed it.'
     ls -l results/full.tar.* 2>/dev/null || true
 }
 
@@ -93,8 +93,8 @@ status)
     status "${2:-0}"
     ;;
 stop)
-    [ -f $out/trainer ] || { echo 'Nothing is being trained.' >&2; exit 1; }
-    kill "$(cat $out/trainer)"
+    working || { echo 'Nothing is being trained.' >&2; exit 1; }
+    kill "$(cat $out/pid)"
     ;;
 work)
     work "${@:2}"
@@ -111,6 +111,7 @@ work)
     rm -f results/full.tar.*
     # A session of its own: it goes on when this shell ends.
     setsid bash scripts/train_full.sh work "$1" "${2:-options/train_lol_full.yml}" "${@:3}" >$out/log.txt 2>&1 <&- &
+    echo $! >$out/pid
     echo "Started; bash scripts/train_full.sh status says how it goes."
     ;;
 esac

@@ -4,6 +4,7 @@ import pytest
 import random
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -112,8 +113,7 @@ def trained(checkout):
         return bash(checkout, 'train_full.sh', *arguments, PATH=path)
 
     yield checkout, call
-    if (checkout / 'results' / 'full' / 'trainer').exists():
-        call('stop')
+    call('stop')
 
 
 def join(folder):
@@ -148,11 +148,22 @@ def test_weights_are_packed_early_and_a_stopped_run_is_measured(trained):
     end = time.monotonic() + 30
     while not list((folder / 'results').glob('full.tar.*')) and time.monotonic() < end:
         time.sleep(0.2)
+    assert join(folder).keys() == {'experiments/full/full.safetensors', 'results/full/log.txt'}
     assert join(folder)['experiments/full/full.safetensors'] == 'early'
     assert call('stop').returncode == 0
     assert 'Finished with code 143.' in call('status', 30).stdout
     assert join(folder)['experiments/full/full.safetensors'] == 'saved'
     assert 'cli evaluate' in (folder / 'results' / 'full' / 'log.txt').read_text()
+
+
+def test_a_killed_run_is_not_waited_for(trained):
+    folder, call = trained
+    call('2')
+    while not (folder / 'experiments' / 'full' / 'full.safetensors').exists():
+        time.sleep(0.1)
+    os.killpg(int((folder / 'results' / 'full' / 'pid').read_text()), signal.SIGKILL)
+    begin = time.monotonic()
+    assert 'The run is gone' in call('status', 30).stdout and time.monotonic() - begin < 20
 
 
 def test_a_failed_run_says_why(trained):
