@@ -10,6 +10,7 @@ There, in a checkout of this repository, tar xf unpacks each part, in any order.
              OpenCV, tensorboard, matplotlib, scikit-image, rich and safetensors must be there, or be named.'
 size=55 python=3.12
 names='addict basicsr future lmdb lpips mmengine platformdirs shtab termcolor yapf'
+[ "${1-}" != --help ] || set -- -h
 while getopts 's:p:w:h' flag; do
     case $flag in
     s) size=$OPTARG ;;

@@ -51,7 +51,8 @@ def main():
         fail(f'{folder}: exists; move it away or give another name with --force_yml name=NAME')
 
     count = iterations_within(deepcopy(opt), args.minutes * TRAINING_SHARE)
-    minutes = args.minutes * TRAINING_SHARE
+    left = max(0.1, 1 - (time.monotonic() - begin) / 60 / args.minutes)  # the measuring took its time
+    count, minutes = max(1, int(count * left)), args.minutes * TRAINING_SHARE * left
     batch = opt['datasets']['train']['batch_size_per_gpu']
     print(f'{count * batch / minutes / 60:.1f} images a second: {count} iterations of batch {batch} in {minutes:.1f} '
           'minutes', flush=True)
