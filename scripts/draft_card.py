@@ -90,6 +90,7 @@ def main():
         force_option(opt, entry)
     lines, validations = read_log(args.run), read_validations(args.run)
     losses = read_losses(lines)
+    iterations = max([0, *(i for i, _ in losses), *(i for points in validations.values() for i, _ in points)])
     draw(losses, validations, osp.join(args.results, 'curves.png'))
     stamps = [datetime.strptime(m[0], '%Y-%m-%d %H:%M:%S') for m in (re.match(r'[-\d]+ [:\d]+', line) for line in lines)
               if m]
@@ -102,7 +103,7 @@ def main():
     held_out = f', without the names in {train["exclude_names"]}' if train.get('exclude_names') else ''
     card = [
         f'| data | {train["dataroot_lq"]} and {train["dataroot_gt"]}, unpaired{held_out} |',
-        f'| recipe | `{args.opt}` {" ".join(args.force_yml)}: {losses[-1][0] if losses else 0} iterations of batch '
+        f'| recipe | `{args.opt}` {" ".join(args.force_yml)}: {iterations} iterations of batch '
         f'{train["batch_size_per_gpu"]}, seed {opt["manual_seed"]}, {opt.get("amp") or "fp32"} |',
         f'| hardware and time | {processor()}, torch {torch.__version__}: {stamps[-1] - stamps[0]} |',
         f'| parameters | {row["params"]:.6f} M |',

@@ -193,7 +193,7 @@ def test_card_tells_what_was_measured(tmp_path, monkeypatch):
         f'2026-01-01 00:0{i}:00,000 INFO: [full..][epoch:  0, iter:   1,0{i}0, lr:(2.000e-04,)] [eta: 0:09:23, time '
         f'(data): 0.250 (0.002)] l_gan_g: 1.2e-01 l_gan_f: 1.0e-01 l_cycle: 2.4e+00 l_d_a: 2e-01 l_d_b: 2e-01 \n'
         for i in (1, 3)))
-    for iteration, psnr in ((900, 19), (1030, 21)):
+    for iteration, psnr in ((900, 19), (1033, 21)):
         (run / 'metrics' / f'LOL_val40_{iteration}.csv').write_text(f'image,psnr\n1,{psnr}\n2,{psnr + 1}\n3,inf\n')
     row = {'params': 13.75, 'psnr': [21.5, 1.25], 'ssim': [0.75, 0.01], 'lpips': [None, None], 'niqe': [4, 0.5],
            'psnr_gt_mean': [25, 1]}
@@ -203,7 +203,7 @@ def test_card_tells_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.chdir(SCRIPTS.parent)
     runpy.run_path(str(SCRIPTS / 'draft_card.py'), run_name='__main__')
     card = (results / 'card.md').read_text()
-    for text in ('1030 iterations of batch 3, seed 0, bf16', ': 0:02:00 |', 'psnr 21.5000 ± 1.2500', '| 13.750000 M |',
-                 'LOL_val40, iteration 1030 | psnr 21.5000 |'):
+    for text in ('1033 iterations of batch 3, seed 0, bf16', ': 0:02:00 |', 'psnr 21.5000 ± 1.2500', '| 13.750000 M |',
+                 'LOL_val40, iteration 1033 | psnr 21.5000 |'):
         assert text in card, card
     assert 'lpips' not in card and (results / 'curves.png').stat().st_size > 1000
