@@ -27,7 +27,8 @@ MODELS = {
         'networks': ('network_g', 'network_f', 'network_d_a', 'network_d_b'),
         'optimizers': ('optim_g', 'optim_d'),
         'losses': ('gan_opt', 'cycle_opt', 'identity_opt', 'color_opt', 'tv_opt', 'feature_opt'),
-        'train': {'pool_size', 'detach_exposure', 'cycle_jitter', 'diff_augment'},
+        'train': {'pool_size', 'detach_exposure', 'cycle_jitter', 'diff_augment', 'merge_g_calls', 'merge_d_calls',
+                  'freeze_d'},
     },
     'ZeroReferenceModel': {
         'networks': ('network_g', ),
@@ -46,10 +47,11 @@ SCHEDULERS = {
 }
 
 # Known keys.
-TOP = {'name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'amp', 'compile', 'channels_last', 'datasets', 'path',
-       'train', 'val', 'logger', 'dist_params'}
+TOP = {'name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'amp', 'compile', 'channels_last', 'winograd',
+       'datasets', 'path', 'train', 'val', 'logger', 'dist_params'}
 PATH = {'resume_state', 'ignore_resume_networks', 'experiments_root', 'results_root'}
-TRAIN = {'scheduler', 'total_iter', 'warmup_iter', 'ema_decay', 'nan_policy', 'nan_limit'}
+TRAIN = {'scheduler', 'total_iter', 'warmup_iter', 'ema_decay', 'nan_policy', 'nan_limit', 'foreach_averaging',
+         'defer_losses'}
 VAL = {'val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'self_ensemble'}
 LOGGER = {'print_freq', 'save_checkpoint_freq', 'keep_last', 'keep_best', 'use_tb_logger', 'wandb'}
 
@@ -73,8 +75,10 @@ NEEDED = {
     'val': ('val_freq', 'save_img'),
 }
 ONE_OF = {
-    'amp': ('bf16', ), 'compile': (False, True), 'channels_last': (False, True), 'train:nan_policy': ('stop', 'skip'),
-    'val:self_ensemble': (False, True)}
+    'amp': ('auto', 'bf16'), 'compile': (False, True), 'channels_last': ('auto', False, True),
+    'winograd': ('auto', False, True), 'train:nan_policy': ('stop', 'skip'), 'val:self_ensemble': (False, True),
+    **dict.fromkeys(('train:merge_g_calls', 'train:merge_d_calls', 'train:freeze_d', 'train:foreach_averaging',
+                     'train:defer_losses'), (False, True))}
 AT_LEAST = {
     'manual_seed': 0, 'train:total_iter': 1, 'train:pool_size': 0, 'train:nan_limit': 0, 'logger:print_freq': 1,
     'logger:save_checkpoint_freq': 1, 'logger:keep_last': 1, 'val:val_freq': 1, 'datasets:train:num_worker_per_gpu': 0,

@@ -46,6 +46,9 @@ def test_held_out_list():
     assert names == sorted(names, key=int)
 
 
+SPEED_SWITCHES = 'merge_g_calls', 'merge_d_calls', 'freeze_d', 'foreach_averaging', 'defer_losses'
+
+
 @pytest.mark.parametrize('name, use_ema, use_aspp', [('train_lol', True, True), ('train_lol_ema', True, False),
                                                      ('train_lol_aspp', False, True),
                                                      ('train_lol_cyclegan', False, False)])
@@ -56,6 +59,9 @@ def test_ablation_rows_differ_in_their_switches_alone(name, use_ema, use_aspp):
         opt[key].update(use_ema=True, use_aspp=True)
     assert opt.pop('name') == name
     paper.pop('name')
+    for file in (opt, paper):  # one file alone writes out what is on by default
+        assert all(file['train'].pop(key, True) is True for key in SPEED_SWITCHES)
+        assert file['train']['optim_g'].pop('fused', True) is True
     assert opt == paper
 
 

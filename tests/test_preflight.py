@@ -90,6 +90,10 @@ def test_good_options_pass(problems):
     ('amp=fp16', "amp: 'fp16' is not known"),
     ('compile=maybe', "compile: 'maybe' is not known, known: False, True"),
     ('channels_last=nhwc', "channels_last: 'nhwc' is not known"),
+    ('winograd=yess', "winograd: 'yess' is not known, known: False, True, auto"),
+    ('train:merge_g_calls=auto', "train:merge_g_calls: 'auto' is not known, known: False, True"),
+    ('train:freeze_ds=true', 'train:freeze_ds: unknown key, did you mean freeze_d?'),
+    ('train:optim_g:fuse=true', 'train:optim_g:fuse: unknown key, did you mean fused?'),
     ('datasets:train:cache_limit_gb=-1', 'datasets:train:cache_limit_gb: must be a number of at least 0, found -1'),
 ])
 def test_each_mistake_is_one_line(problems, change, said):

@@ -47,8 +47,10 @@ class LowLightCycleGANModel(LowLightModel):
          self.cri_feature) = (self._build_loss(train_opt.get(f'{name}_opt')) for name in names)
         self.translation_options = {'detach_exposure': True} if train_opt.get('detach_exposure') else {}
         self.cycle_jitter = ExposureJitter(**train_opt['cycle_jitter']) if train_opt.get('cycle_jitter') else None
-
         self.diff_augment = DiffAugment(train_opt.get('diff_augment') or ())
+        self.merge_g_calls, self.merge_d_calls, self.freeze_d = (
+            train_opt.get(key, True) for key in ('merge_g_calls', 'merge_d_calls', 'freeze_d'))
+
         self.pools = {name: ImagePool(train_opt.get('pool_size', 50)) for name in ('d_a', 'd_b')}
 
     def _build_loss(self, loss_opt):
@@ -72,9 +74,8 @@ class LowLightCycleGANModel(LowLightModel):
         for criterion, first, last in self.weight_schedules:
             criterion.loss_weight = first + (last - first) * self.iteration / self.opt['train']['total_iter']
 
-        # Generators. The discriminators only pass gradients on; they are called bare, for their wrappers expect
-        # gradients of their own.
-        self._set_requires_grad(('d_a', 'd_b'), False)
+        # Generators. The discriminators only pass gradients on.
+        self._set_requires_grad(('d_a', 'd_b'), not self.freeze_d)
         fake_normal, fake_low = self._generator_losses(self.lq, self.gt, losses)
         self._step(self.optimizer_g, sum(losses.values()))
 
@@ -89,26 +90,27 @@ class LowLightCycleGANModel(LowLightModel):
         """Fill ``losses`` with the generators' terms and return G(low) and F(normal), both (n, 3, h, w).
 
         All the networks normalise each image by itself, so translation and identity can share one call on the
-        concatenated domains: four generator calls in place of six, with the same result.
+        concatenated domains (``merge_g_calls``): four generator calls in place of six, with the same result.
         """
         net_g, net_f = self.networks['g'], self.networks['f']
-        with_identity = self.cri_identity is not None
+        # Frozen ones are called bare, for their wrappers expect gradients of their own.
+        d_a, d_b = self.networks['d_a'], self.networks['d_b']
+        if self.freeze_d:
+            d_a, d_b = self.get_bare_model(d_a), self.get_bare_model(d_b)
         with self._autocast():
-            out_g = net_g(torch.cat([low, normal]) if with_identity else low, **self.translation_options)
-            out_f = net_f(torch.cat([normal, low]) if with_identity else normal)
-            fake_normal, fake_low = out_g[:len(low)], out_f[:len(low)]
+            fake_normal, same_normal = self._translate(net_g, low, normal, **self.translation_options)
+            fake_low, same_low = self._translate(net_f, normal, low)
             jittered_low = fake_low if self.cycle_jitter is None else self.cycle_jitter(at_least_fp32(fake_low))
             cycled_low, cycled_normal = net_f(fake_normal), net_g(jittered_low)
-            logits_b = self._judge(self.get_bare_model(self.networks['d_b']), fake_normal)
-            logits_a = self._judge(self.get_bare_model(self.networks['d_a']), fake_low)
+            logits_b, logits_a = self._judge(d_b, fake_normal), self._judge(d_a, fake_low)
 
         losses['l_gan_g'] = self._gan_loss(logits_b, True)  # eq. 2, first half
         losses['l_gan_f'] = self._gan_loss(logits_a, True)
         losses['l_cycle'] = (  # eq. 3
             self.cri_cycle(at_least_fp32(cycled_low), low) + self.cri_cycle(at_least_fp32(cycled_normal), normal))
-        if with_identity:  # eq. 4
-            same_normal, same_low = at_least_fp32((out_g[len(low):], out_f[len(low):]))
-            losses['l_identity'] = self.cri_identity(same_normal, normal) + self.cri_identity(same_low, low)
+        if self.cri_identity is not None:  # eq. 4
+            losses['l_identity'] = (
+                self.cri_identity(at_least_fp32(same_normal), normal) + self.cri_identity(at_least_fp32(same_low), low))
         self.visuals = OrderedDict(low=low, enhanced=fake_normal, normal=normal, cycled=cycled_low)
         fake_normal, fake_low = at_least_fp32(fake_normal), at_least_fp32(fake_low)
         if self.cri_color is not None:
@@ -119,12 +121,25 @@ class LowLightCycleGANModel(LowLightModel):
             losses['l_feature'] = self.cri_feature(fake_normal, low)
         return fake_normal, fake_low
 
+    def _translate(self, net, source, target, **options):
+        """``net`` of the images that it translates and, for the identity loss, of those that it should leave alone."""
+        if self.cri_identity is None:
+            return net(source, **options), None
+        if self.merge_g_calls:
+            return net(torch.cat([source, target]), **options).chunk(2)
+        return net(source, **options), net(target, **options)
+
     def _discriminator_loss(self, name, real, fake):
-        """Half of the loss on ``cat[real, history of fakes]``, one call."""
+        """Half of the loss on real images and the history of fakes, in one call by ``merge_d_calls``."""
         with self._autocast():
-            logits = self._judge(self.networks[name], torch.cat([real, self.pools[name].query(fake)]))
-        real, fake = zip(*(scale.chunk(2) for scale in logits))
-        return 0.5 * (self._gan_loss(real, True, is_disc=True) + self._gan_loss(fake, False, is_disc=True))
+            fake = self.pools[name].query(fake)
+            if self.merge_d_calls:
+                logits = self._judge(self.networks[name], torch.cat([real, fake]))
+                real_logits, fake_logits = zip(*(scale.chunk(2) for scale in logits))
+            else:
+                real_logits, fake_logits = (self._judge(self.networks[name], images) for images in (real, fake))
+        return 0.5 * (
+            self._gan_loss(real_logits, True, is_disc=True) + self._gan_loss(fake_logits, False, is_disc=True))
 
     def _judge(self, net, images):
         """Logits of a discriminator, one tensor for each of its scales."""

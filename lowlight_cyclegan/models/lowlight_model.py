@@ -26,6 +26,7 @@ from lowlight_cyclegan.archs.self_ensemble import self_ensemble
 from .checkpoint import atomic_save, remove_old_checkpoints
 from .lr_scheduler import LinearDecayLR
 from .stop_signal import StopSignal
+from .winograd import use_winograd
 
 __all__ = ['LowLightModel', 'at_least_fp32']
 
@@ -37,6 +38,14 @@ def at_least_fp32(x):
     if isinstance(x, (list, tuple)):
         return type(x)(map(at_least_fp32, x))
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def has_bf16(device):
+    """Whether a device has instructions for bf16: without them it is slower than fp32."""
+    if device.type == 'cuda':
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    queries = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+    return device.type == 'cpu' and any(getattr(torch.cpu, query, bool)() for query in queries)
 
 
 class LowLightModel(BaseModel):
@@ -56,10 +65,12 @@ class LowLightModel(BaseModel):
 
     def __init__(self, opt):
         super().__init__(opt)
-        if opt.get('amp') not in AMP_DTYPES:
-            raise SystemExit(f"amp: {opt['amp']!r} is not supported, use bf16 or leave it out (~).")
-        self.amp_dtype = AMP_DTYPES[opt.get('amp')]
-        self.memory_format = torch.channels_last if opt.get('channels_last') else torch.contiguous_format
+        speed = self._speed_options()
+        if speed['amp'] not in AMP_DTYPES:
+            raise SystemExit(f"amp: {speed['amp']!r} is not supported, use auto, bf16 or leave it out (~).")
+        self.amp_dtype = AMP_DTYPES[speed['amp']]
+        self.memory_format = torch.channels_last if speed['channels_last'] else torch.contiguous_format
+        self.winograd = speed['winograd']
         self.networks = OrderedDict()
         for name in self.network_names if self.is_train else ('g', ):
             self.networks[name] = self._build_network(name)
@@ -67,8 +78,21 @@ class LowLightModel(BaseModel):
         if self.is_train:
             self.init_training_settings()
 
+    def _speed_options(self):
+        """``amp``, ``channels_last`` and ``winograd``, where they are auto with what suits the device."""
+        on_cpu = self.device.type == 'cpu'
+        best = {'amp': 'bf16' if has_bf16(self.device) else None, 'channels_last': not on_cpu, 'winograd': on_cpu}
+        options = {key: self.opt.get(key) for key in best}
+        chosen = {key: best[key] for key, value in options.items() if value == 'auto'}
+        if chosen and self.is_train:
+            chosen_names = (f"{key}: {'~' if value is None else str(value).lower()}" for key, value in chosen.items())
+            get_root_logger().info(f"auto on this {self.device.type} is {', '.join(chosen_names)}.")
+        return {**options, **chosen}
+
     def _build_network(self, name):
         net = build_network(self.opt[f'network_{name}'])
+        if self.is_train and self.winograd:
+            use_winograd(net)
         if self.is_train and self.opt.get('compile'):
             net.compile(dynamic=False)  # in place: the keys of the state dict stay; a graph for each size of batch
         net = self.model_to_device(net)
@@ -89,6 +113,8 @@ class LowLightModel(BaseModel):
             if load_path is not None:
                 self.load_network(self.net_g_ema, load_path, self.opt['path'].get('strict_load_g', True), 'params_ema')
 
+        self.foreach_averaging = train_opt.get('foreach_averaging', True)
+        self.defer_losses = train_opt.get('defer_losses', True)
         self._init_losses(train_opt)
         self.nan_policy, self.nan_limit = train_opt.get('nan_policy', 'stop'), train_opt.get('nan_limit', 10)
         if self.nan_policy not in ('stop', 'skip'):
@@ -212,12 +238,17 @@ class LowLightModel(BaseModel):
     def model_ema(self, decay=0.999):
         """Weight averaging of G; buffers are taken over."""
         net = self.get_bare_model(self.networks['g'])
-        get_ema_multi_avg_fn(decay)(list(self.net_g_ema.parameters()), list(net.parameters()), None)
+        averaged, current = list(self.net_g_ema.parameters()), list(net.parameters())
+        if self.foreach_averaging:
+            get_ema_multi_avg_fn(decay)(averaged, current, None)
+        else:
+            for average, parameter in zip(averaged, current):
+                average.lerp_(parameter.detach(), 1 - decay)
         for averaged, buffer in zip(self.net_g_ema.buffers(), net.buffers()):
             averaged.copy_(buffer)
 
     def _record(self, losses):
-        """Add up the losses on the device; nothing is read back before :meth:`get_current_log`."""
+        """Add up the losses on the device; ``defer_losses`` reads nothing back before :meth:`get_current_log`."""
         values = torch.stack([v.detach() for v in losses.values()])
         if self.nan_policy == 'stop':
             bad = ~values.isfinite().all() & (self._bad_iteration == 0)
@@ -227,7 +258,7 @@ class LowLightModel(BaseModel):
         self._loss_names = list(losses)
         self._loss_sum = values if self._loss_sum is None else self._loss_sum + values
         self._loss_count += 1
-        if self.device.type == 'cpu':
+        if self.device.type == 'cpu' or not self.defer_losses:
             self._stop_if_not_finite(values)
 
     def _stop_if_not_finite(self, values):

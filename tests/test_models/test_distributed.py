@@ -44,12 +44,14 @@ def gradients_of_share(rank, opt):
     return gradients(opt, {key: v[rank::2] for key, v in images(4).items()})
 
 
-@pytest.mark.parametrize('discriminator', [dict(), dict(spectral_norm=True, num_scale=2)], ids=['plain', 'extras'])
-def test_gradients_are_those_of_one_process_on_the_whole_batch(toy_opt, tmp_path, discriminator):
+@pytest.mark.parametrize('switch, discriminator', [(True, dict()), (False, dict()),
+                                                   (True, dict(spectral_norm=True, num_scale=2))])
+def test_gradients_are_those_of_one_process_on_the_whole_batch(toy_opt, tmp_path, switch, discriminator):
     for key in ('network_d_a', 'network_d_b'):
         toy_opt[key].update(discriminator)
     toy_opt['train'].update(pool_size=0, ema_decay=0)
     expected = gradients(toy_opt, images(4))
+    toy_opt['train'].update(dict.fromkeys(('merge_g_calls', 'merge_d_calls', 'freeze_d'), switch))
     for result in on_two_ranks(gradients_of_share, toy_opt, tmp_path):
         assert result.keys() == expected.keys()
         for key, value in expected.items():
