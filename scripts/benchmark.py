@@ -6,6 +6,7 @@ repetitions with its range. On one CPU thread, time is the process's own CPU tim
 import argparse
 import collections
 import copy
+import functools
 import json
 import os
 import platform
@@ -20,7 +21,7 @@ from benchmark_enhance import table  # noqa: E402
 
 EPOCHS_200 = 200 * 485  # image passes of the paper's training
 
-# Met when the median of the values is at least, or with at_most at most, what is wanted.
+# Met when the median of the values is at least, or with at_most at most, what is wanted. None: measured beside.
 Target = collections.namedtuple('Target', 'title wanted values at_most', defaults=(False, ))
 
 
@@ -153,63 +154,39 @@ class TextbookStep:
     """A CycleGAN training step as the paper describes it (Zhu et al., ICCV 2017, sections 3 and 4), with one call of a
     network for each image it is wanted for, in fp32, and every loss read back after each step.
 
-    The discriminators do not learn, and need no gradients of their own, in the generators' half. What this project
-    does differently can be switched on, one lever at a time.
+    The discriminators do not learn, and need no gradients of their own, in the generators' half.
 
     Args:
         model (LowLightCycleGANModel): Gives the networks (copied), the losses and the optimizers' options.
-        merge_g (bool): Translation and identity by one generator call.
-        merge_d (bool): Real and generated images judged by one discriminator call.
-        freeze_d (bool): Without it, the generators' half also computes the discriminators' weight gradients.
-        bf16, channels_last, compiled, fused (bool): Autocast, memory format, torch.compile, fused Adam.
-        read_losses (bool): Without it, the losses stay on the device.
     """
 
-    def __init__(self, model, merge_g=False, merge_d=False, freeze_d=True, bf16=False, channels_last=False,
-                 compiled=False, fused=False, read_losses=True):
+    def __init__(self, model):
         import torch
         from lowlight_cyclegan.models import ImagePool
-        self.merge_g, self.merge_d, self.freeze_d, self.read_losses = merge_g, merge_d, freeze_d, read_losses
         self.device = model.device
-        self.autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16)
-        self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.nets = [copy.deepcopy(model.get_bare_model(net)).to(memory_format=self.format)
-                     for net in model.networks.values()]
-        if compiled:
-            for net in self.nets:
-                net.compile(dynamic=False)
+        self.nets = [plain_copy(model.get_bare_model(net)) for net in model.networks.values()]
         self.gan, self.cycle, self.identity = model.cri_gan, model.cri_cycle, model.cri_identity
         self.pools = ImagePool(50), ImagePool(50)
         self.optimizers = []
         for key, nets in (('optim_g', self.nets[:2]), ('optim_d', self.nets[2:])):
-            options = {k: v for k, v in model.opt['train'][key].items() if k != 'type'}
-            parameters = [p for net in nets for p in net.parameters()]
-            self.optimizers.append(torch.optim.Adam(parameters, **options, **({'fused': True} if fused else {})))
+            options = {k: v for k, v in model.opt['train'][key].items() if k not in ('type', 'fused')}
+            self.optimizers.append(torch.optim.Adam([p for net in nets for p in net.parameters()], **options))
 
     def __call__(self, batch):
         """One step on uint8 images ``lq`` and ``gt`` (n, 3, h, w). Returns the losses by name."""
-        import torch
-        low, normal = ((batch[key].to(self.device).float() / 127.5 - 1).to(memory_format=self.format)
-                       for key in ('lq', 'gt'))
+        low, normal = (batch[key].to(self.device).float() / 127.5 - 1 for key in ('lq', 'gt'))
         g, f, d_a, d_b = self.nets
-        n, losses = len(low), {}
+        losses = {}
 
-        self._learn(self.nets[2:], not self.freeze_d)
-        with self.autocast:
-            if self.merge_g:
-                (fake_normal, same_normal), (fake_low, same_low) = (
-                    net(torch.cat(images)).split(n) for net, images in ((g, (low, normal)), (f, (normal, low))))
-                cycled_low, cycled_normal = f(fake_normal), g(fake_low)
-            else:
-                fake_normal = g(low)
-                cycled_low = f(fake_normal)
-                fake_low = f(normal)
-                cycled_normal = g(fake_low)
-                same_normal, same_low = g(normal), f(low)
-            logits_b, logits_a = d_b(fake_normal), d_a(fake_low)
-        losses['l_gan_g'], losses['l_gan_f'] = self.gan(logits_b.float(), True), self.gan(logits_a.float(), True)
-        losses['l_cycle'] = self.cycle(cycled_low.float(), low) + self.cycle(cycled_normal.float(), normal)
-        losses['l_identity'] = self.identity(same_normal.float(), normal) + self.identity(same_low.float(), low)
+        self._learn(self.nets[2:], False)
+        fake_normal = g(low)
+        cycled_low = f(fake_normal)
+        fake_low = f(normal)
+        cycled_normal = g(fake_low)
+        same_normal, same_low = g(normal), f(low)
+        losses['l_gan_g'], losses['l_gan_f'] = self.gan(d_b(fake_normal), True), self.gan(d_a(fake_low), True)
+        losses['l_cycle'] = self.cycle(cycled_low, low) + self.cycle(cycled_normal, normal)
+        losses['l_identity'] = self.identity(same_normal, normal) + self.identity(same_low, low)
         self.optimizers[0].zero_grad()
         sum(losses.values()).backward()
         self.optimizers[0].step()
@@ -218,22 +195,26 @@ class TextbookStep:
         self.optimizers[1].zero_grad()
         for name, net, pool, real, fake in (('l_d_a', d_a, self.pools[0], low, fake_low),
                                             ('l_d_b', d_b, self.pools[1], normal, fake_normal)):
-            fake = pool.query(fake.detach().float())
-            with self.autocast:
-                if self.merge_d:
-                    real_logits, fake_logits = net(torch.cat([real, fake])).split(n)
-                else:
-                    real_logits, fake_logits = net(real), net(fake)
-            losses[name] = 0.5 * (self.gan(real_logits.float(), True, is_disc=True) +
-                                  self.gan(fake_logits.float(), False, is_disc=True))
+            fake = pool.query(fake.detach())
+            losses[name] = 0.5 * (self.gan(net(real), True, is_disc=True) + self.gan(net(fake), False, is_disc=True))
             losses[name].backward()
         self.optimizers[1].step()
-        return {k: v.item() for k, v in losses.items()} if self.read_losses else losses
+        return {k: v.item() for k, v in losses.items()}
 
     @staticmethod
     def _learn(nets, whether):
         for net in nets:
             net.requires_grad_(whether)
+
+
+def plain_copy(net):
+    """A copy of a network with PyTorch's own convolutions, laid out as usual."""
+    import torch
+    net = copy.deepcopy(net).to(memory_format=torch.contiguous_format)
+    for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.__class__ = torch.nn.Conv2d
+    return net
 
 
 def quiet():
@@ -245,14 +226,15 @@ def quiet():
     logging.getLogger('basicsr').setLevel(logging.ERROR)
 
 
-def step_model(args, folder, seed=0, **options):
-    """Our model in the benchmark's size, on its device."""
+def step_model(args, folder, seed=0, train=None, **options):
+    """Our model in the benchmark's size, on its device, with weight averaging; ``train`` goes into that section."""
     import torch
     quiet()
     from basicsr.models import build_model
     from basicsr.utils import set_random_seed
     opt = toy_options(args.opt, folder, args.batch)
     opt.update(num_gpu=int(args.device == 'cuda'), manual_seed=seed, **options)
+    opt['train'].update(ema_decay=0.999, **(train or {}))
     opt['train']['identity_opt'] = opt['train'].get('identity_opt') or {'type': 'L1Loss', 'loss_weight': 5}
     for key in ('network_g', 'network_f', 'network_d_a', 'network_d_b'):
         opt[key]['num_feat'] = args.width
@@ -312,67 +294,75 @@ def describe(args):
 
 
 def step(args):
-    """One training step of the model against a textbook CycleGAN step: same networks, same batch."""
+    """One training step of the model against a textbook CycleGAN step: same networks, same batch.
+
+    Achieved GFLOP/s count the convolutions and products of the textbook step, whichever way they are computed. The
+    bound is what bf16 alone could reach: nothing but these operations, at the measured peak of a convolution in bf16.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
     with tempfile.TemporaryDirectory() as folder:
-        model = step_model(args, folder, compile=args.compile, channels_last=args.channels_last)
+        options = {'compile': True} if args.compile else {}
+        model = step_model(args, folder, **options, **({'channels_last': True} if args.channels_last else {}))
         describe(args)
         batch = random_batch(args.batch, args.size)
         ours, textbook = our_step(model), TextbookStep(model)
         seconds = alternate({'textbook': lambda: textbook(batch), 'ours': lambda: ours(batch)}, args)
+        with FlopCounterMode(display=False) as counter:
+            textbook(batch)
+    operations = counter.get_total_flops()
     ratio = [a / b for a, b in zip(seconds['textbook'], seconds['ours'])]
     rates = {name: [args.batch / s for s in values] for name, values in seconds.items()}
+    achieved = {name: [operations / s / 1e9 for s in values] for name, values in seconds.items()}
+    peaks = {dtype: enhance.peaks(dtype, args.repeats, args.device, lambda f: seconds_of(f, args.device, args.threads))
+             for dtype in (torch.float32, torch.bfloat16)}
+    bf16 = statistics.median(peaks[torch.bfloat16]['convolution'])
+    bound = [bf16 / value for value in achieved['textbook']]
     table([('textbook (s per step)', seconds['textbook'], '.3f'), ('ours (s per step)', seconds['ours'], '.3f'),
            ('textbook / ours', ratio, '.2f'), ('textbook (images per second)', rates['textbook'], '.2f'),
            ('ours (images per second)', rates['ours'], '.2f'),
-           ('ours: 200 epochs at this size (minutes)', [EPOCHS_200 / r / 60 for r in rates['ours']], '.0f')])
+           ('ours: 200 epochs at this size (minutes)', [EPOCHS_200 / r / 60 for r in rates['ours']], '.0f'),
+           ('textbook: achieved (GFLOP/s)', achieved['textbook'], '.0f'),
+           ('ours: achieved (GFLOP/s)', achieved['ours'], '.0f'),
+           *((f'peak of {kind}, {str(dtype)[6:]} (GFLOP/s)', values, '.0f')
+             for dtype, kinds in peaks.items() for kind, values in kinds.items()),
+           ('textbook / its operations at the peak in bf16', bound, '.2f')])
     wanted = 3 if args.device == 'cuda' else 2
-    title = f"training step, {args.device}, {args.blocks} blocks{', compiled' if args.compile else ''}: textbook / ours"
-    return [Target(title, wanted, ratio)]
+    name = f"training step, {args.device}, {args.blocks} blocks{', compiled' if args.compile else ''}"
+    return [Target(f'{name}: textbook / ours', wanted, ratio),
+            Target(f'{name}: bound of bf16 without winograd', None, bound)]
+
+
+LEVERS = {  # title: options with it, and without
+    'amp: bf16': ({'amp': 'bf16'}, {'amp': None}),
+    'winograd: true': ({'winograd': True}, {'winograd': False}),
+    'channels_last: true': ({'channels_last': True}, {'channels_last': False}),
+    **{f'train: {key}: true': ({'train': {key: True}}, {'train': {key: False}})
+       for key in ('merge_g_calls', 'merge_d_calls', 'freeze_d', 'foreach_averaging', 'defer_losses')},
+    'train: optim_g, optim_d: fused: true': tuple(
+        {'train': {key: {'type': 'Adam', 'lr': 1e-4, 'fused': fused} for key in ('optim_g', 'optim_d')}}
+        for fused in (True, False)),
+    'compile: true': ({'compile': True}, {'compile': False}),
+}
 
 
 def levers(args):
-    """Each lever of the training step alone: the textbook step without it against the same with it."""
-    variants = {
-        'one generator call for translation and identity': {'merge_g': True},
-        'one discriminator call for real and generated': {'merge_d': True},
-        'bf16 autocast (amp: bf16)': {'bf16': True},
-        'channels_last: true, fp32': {'channels_last': True},
-        'channels_last: true, bf16': {'channels_last': True, 'bf16': True},
-        'fused Adam': {'fused': True},
-        'losses read back at print time': {'read_losses': False},
-    }
-    if args.compile:
-        variants['compile: true, fp32'] = {'compiled': True}
-        variants['compile: true, bf16'] = {'compiled': True, 'bf16': True}
-    rows = []
+    """Each switch of the training step: the model without it against the model with it, all others as they are."""
+    targets, rows = [], []
     with tempfile.TemporaryDirectory() as folder:
-        model = step_model(args, folder)
         describe(args)
         batch = random_batch(args.batch, args.size)
-        textbook = TextbookStep(model)
-        for name, options in {'no weight gradients of D in the step of G': {'freeze_d': False}, **variants}.items():
-            variant = TextbookStep(model, **options)
-            seconds = alternate({'textbook': lambda: textbook(batch), 'variant': lambda v=variant: v(batch)}, args)
-            gains = [a / b for a, b in zip(seconds['textbook'], seconds['variant'])]
-            rows.append((name, gains if options != {'freeze_d': False} else [1 / gain for gain in gains], '.3f'))
-        rows.append(('foreach weight averaging (of that alone)', averaging_gain(model, args), '.3f'))
+        for title, both in LEVERS.items():
+            if title.startswith('compile') and not args.compile:
+                continue
+            models = [step_model(args, folder, **options) for options in both]
+            steps = {name: functools.partial(our_step(model), batch) for name, model in zip(('on', 'off'), models)}
+            seconds = alternate(steps, args)
+            gains = [off / on for on, off in zip(seconds['on'], seconds['off'])]
+            rows.append((title, gains, '.3f'))
+            targets.append(Target(f'switch, gain of the step: {title}', None, gains))
     table(rows)
-    return []
-
-
-def averaging_gain(model, args):
-    """Weight averaging of G parameter by parameter against the model's own."""
-    import torch
-    net = model.get_bare_model(model.networks['g'])
-    model.net_g_ema = copy.deepcopy(net).requires_grad_(False)
-
-    @torch.no_grad()
-    def loop():
-        for averaged, parameter in zip(model.net_g_ema.parameters(), net.parameters()):
-            averaged.mul_(0.999).add_(parameter, alpha=0.001)
-
-    seconds = alternate({'loop': loop, 'foreach': model.model_ema}, args)
-    return [a / b for a, b in zip(seconds['loop'], seconds['foreach'])]
+    return targets
 
 
 def curve(args):
@@ -525,29 +515,38 @@ def enhance_targets(output):
 
 
 SHORT = (  # what a small machine does in some minutes
-    'step', 'step --blocks 2 --compile', 'levers --size 64 --width 32', 'curve', 'data')
+    'step', 'levers --size 64 --blocks 3 --batch 1', 'curve', 'data')
 
 
 def report(targets, folder):
-    """Print the targets and write them to ``folder`` as benchmark.json and benchmark.png."""
+    """Print the targets, then what was measured beside them, and write both to ``folder`` as benchmark.json and .png.
+
+    What is beside says why a target is missed: what each attempt gains, and what bounds it.
+    """
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
     width = max(len(target.title) for target in targets)
     print(f"\n{'target':<{width}}  {'wanted':>8}  {'median':>8}  {'min':>8}  {'max':>8}  met")
-    rows = []
-    for title, wanted, values, at_most in targets:
-        median = statistics.median(values)
-        met = median <= wanted if at_most else median >= wanted
-        print(f'{title:<{width}}  {wanted:>8g}  ' + '  '.join(
-            f'{v:>8.4g}' for v in (median, min(values), max(values))) + f"  {'yes' if met else 'NO'}")
-        rows.append(dict(title=title, wanted=wanted, at_most=at_most, values=list(values), median=median, met=met))
+    rows, beside = [], []
+    for title, wanted, values, at_most in sorted(targets, key=lambda target: target.wanted is None):
+        row = dict(title=title, wanted=wanted, at_most=at_most, values=list(values), median=statistics.median(values))
+        if wanted is None:
+            beside.append(row)
+            end = ''
+        else:
+            rows.append(row)
+            row['met'] = row['median'] <= wanted if at_most else row['median'] >= wanted
+            end = 'yes' if row['met'] else 'NO'
+        cells = (row['median'], min(values), max(values))
+        wanted = '' if wanted is None else f'{wanted:g}'
+        print(f'{title:<{width}}  {wanted:>8}  ' + '  '.join(f'{v:>8.4g}' for v in cells) + f'  {end}'.rstrip())
     os.makedirs(folder, exist_ok=True)
     import torch
     machine = dict(python=platform.python_version(), torch=torch.__version__, cpus=os.cpu_count(),
                    machine=platform.machine())
     with open(os.path.join(folder, 'benchmark.json'), 'w') as f:
-        json.dump(dict(machine=machine, targets=rows), f, indent=1)
+        json.dump(dict(machine=machine, targets=rows, beside=beside), f, indent=1)
     figure, axes = plt.subplots(figsize=(8, 0.5 * len(rows) + 1.2), layout='constrained')
     ratios = [[v / row['wanted'] for v in row['values']] for row in rows]
     medians = [row['median'] / row['wanted'] for row in rows]

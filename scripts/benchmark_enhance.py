@@ -58,11 +58,11 @@ def seconds(function):
     return time.perf_counter() - begin
 
 
-def paired(functions, repeats):
+def paired(functions, repeats, measure=seconds):
     """Seconds of each function, in turns, after one call to warm up: [[a, b, ...] per repetition]."""
     for function in functions:
         function()
-    return [[seconds(function) for function in functions] for _ in range(repeats)]
+    return [[measure(function) for function in functions] for _ in range(repeats)]
 
 
 def inference(args):
@@ -104,15 +104,18 @@ def flops(net, x):
     return counter.get_total_flops()
 
 
-def peaks(dtype, repeats):
-    """GFLOP/s of a 2048 matrix product and of a 3x3 convolution with 256 channels, the best that PyTorch does here."""
+def peaks(dtype, repeats, device='cpu', measure=None):
+    """GFLOP/s of a 2048 matrix product and of a 3x3 convolution with 256 channels, the best that PyTorch does here.
+
+    ``measure`` gives the seconds that a function takes, by default of the wall clock.
+    """
     import torch
-    a = torch.randn(2048, 2048).to(dtype)
-    conv = torch.nn.Conv2d(256, 256, 3, padding=1).to(dtype)
-    x = torch.randn(1, 256, 100, 150).to(dtype)
+    a = torch.randn(2048, 2048).to(device, dtype)
+    conv = torch.nn.Conv2d(256, 256, 3, padding=1).to(device, dtype)
+    x = torch.randn(1, 256, 100, 150).to(device, dtype)
     work = {'matmul': (lambda: a @ a, 2 * 2048**3), 'convolution': (lambda: conv(x), 2 * 9 * 256**2 * 15000)}
     with torch.no_grad():
-        return {kind: [operations / t / 1e9 for t, in paired([function], repeats)]
+        return {kind: [operations / t / 1e9 for t, in paired([function], repeats, measure or seconds)]
                 for kind, (function, operations) in work.items()}
 
 
