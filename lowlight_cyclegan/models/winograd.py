@@ -118,7 +118,8 @@ class WinogradConv2d(nn.Conv2d):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         with torch.autocast(kind, enabled=False):
             parts = x.to(dtype).split(max(1, 4 * MOST_WINDOWS // (x.shape[2] * x.shape[3])))
-            return torch.cat([_Winograd.apply(part, self.weight, self.bias) for part in parts])
+            results = [_Winograd.apply(part, self.weight, self.bias) for part in parts]
+        return results[0] if len(results) == 1 else torch.cat(results)
 
 
 def use_winograd(net):
