@@ -228,14 +228,14 @@ def quiet():
 
 
 def step_model(args, folder, seed=0, train=None, **options):
-    """Our model in the benchmark's size, on its device, with weight averaging; ``train`` goes into that section."""
+    """Our model in the benchmark's size, on its device; ``train`` goes into that section of its options."""
     import torch
     quiet()
     from basicsr.models import build_model
     from basicsr.utils import set_random_seed
     opt = toy_options(args.opt, folder, args.batch)
     opt.update(num_gpu=int(args.device == 'cuda'), manual_seed=seed, **options)
-    opt['train'].update(ema_decay=0.999, **(train or {}))
+    opt['train'].update(train or {})
     opt['train']['identity_opt'] = opt['train'].get('identity_opt') or {'type': 'L1Loss', 'loss_weight': 5}
     for key in ('network_g', 'network_f', 'network_d_a', 'network_d_b'):
         opt[key]['num_feat'] = args.width
@@ -338,7 +338,7 @@ LEVERS = {  # title: options with it, and without
     'amp: bf16': ({'amp': 'bf16'}, {'amp': None}),
     'winograd: true': ({'winograd': True}, {'winograd': False}),
     'channels_last: true': ({'channels_last': True}, {'channels_last': False}),
-    **{f'train: {key}: true': ({'train': {key: True}}, {'train': {key: False}})
+    **{f'train: {key}: true': tuple({'train': {'ema_decay': 0.999, key: on}} for on in (True, False))
        for key in ('merge_g_calls', 'merge_d_calls', 'freeze_d', 'foreach_averaging', 'defer_losses')},
     'train: optim_g, optim_d: fused: true': tuple(
         {'train': {key: {'type': 'Adam', 'lr': 1e-4, 'fused': fused} for key in ('optim_g', 'optim_d')}}
@@ -519,7 +519,7 @@ def enhance_targets(output):
 
 
 SHORT = (  # what a small machine does in some minutes
-    'step', 'levers --size 64 --blocks 3 --batch 1', 'curve', 'data')
+    'step', 'levers --size 128 --blocks 1 --batch 1', 'curve', 'data')
 
 
 def report(targets, folder):
