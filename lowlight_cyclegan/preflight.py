@@ -27,8 +27,8 @@ MODELS = {
         'networks': ('network_g', 'network_f', 'network_d_a', 'network_d_b'),
         'optimizers': ('optim_g', 'optim_d'),
         'losses': ('gan_opt', 'cycle_opt', 'identity_opt', 'color_opt', 'tv_opt', 'feature_opt'),
-        'train': {'pool_size', 'detach_exposure', 'cycle_jitter', 'diff_augment', 'merge_g_calls', 'merge_d_calls',
-                  'freeze_d'},
+        'train': {'pool_size', 'detach_exposure', 'cycle_jitter', 'cycle_low_weight', 'fixed_g', 'fixed_f',
+                  'diff_augment', 'merge_g_calls', 'merge_d_calls', 'freeze_d'},
     },
     'ZeroReferenceModel': {
         'networks': ('network_g', ),
@@ -80,10 +80,10 @@ ONE_OF = {
     **dict.fromkeys(('train:merge_g_calls', 'train:merge_d_calls', 'train:freeze_d', 'train:foreach_averaging',
                      'train:defer_losses'), (False, True))}
 AT_LEAST = {
-    'manual_seed': 0, 'train:total_iter': 1, 'train:pool_size': 0, 'train:nan_limit': 0, 'logger:print_freq': 1,
-    'logger:save_checkpoint_freq': 1, 'logger:keep_last': 1, 'val:val_freq': 1, 'datasets:train:num_worker_per_gpu': 0,
-    'datasets:train:batch_size_per_gpu': 1, 'datasets:train:dataset_enlarge_ratio': 1,
-    'datasets:train:cache_limit_gb': 0, 'datasets:train:match_exposure': 0,
+    'manual_seed': 0, 'train:total_iter': 1, 'train:pool_size': 0, 'train:nan_limit': 0, 'train:cycle_low_weight': 0,
+    'logger:print_freq': 1, 'logger:save_checkpoint_freq': 1, 'logger:keep_last': 1, 'val:val_freq': 1,
+    'datasets:train:num_worker_per_gpu': 0, 'datasets:train:batch_size_per_gpu': 1,
+    'datasets:train:dataset_enlarge_ratio': 1, 'datasets:train:cache_limit_gb': 0, 'datasets:train:match_exposure': 0,
 }
 
 

@@ -65,16 +65,24 @@ def test_ablation_rows_differ_in_their_switches_alone(name, use_ema, use_aspp):
     assert opt == paper
 
 
-def test_full_is_the_papers_generator_by_lites_recipe():
-    full, lite, paper = (load(LIST.with_name(f'train_lol{stem}.yml')) for stem in ('_full', '_lite', ''))
-    for key in ('network_g', 'network_f'):
-        for name in ('num_feat', 'num_block', 'use_ema', 'ema_factor', 'use_aspp'):
-            assert full[key][name] == paper[key][name]
-        for name in ('upsample', 'head', 'gain_mean', 'gain_power'):
-            assert full[key][name] == lite[key][name]
-    for key in ('gan_opt', 'cycle_opt', 'identity_opt', 'detach_exposure', 'cycle_jitter', 'pool_size'):
-        assert full['train'][key] == lite['train'][key]
-    assert full['datasets']['val'] == lite['datasets']['val'] and full['val']['metrics'] == lite['val']['metrics']
+def test_finetuning_starts_from_lite():
+    """Every network that fits takes lite's weights; of the full generator, the paper's, the tone curve alone does."""
+    paper, lite, fine, full = (
+        load(LIST.with_name(f'train_lol{stem}.yml')) for stem in ('', '_lite', '_lite_finetune', '_full'))
+    for opt in (fine, full):
+        for name in ('g', 'f', 'd_a', 'd_b'):
+            path = opt['path'][f'pretrain_network_{name}']
+            assert path == f"experiments/{lite['name']}/models/net_{name}_latest.pth"
+            assert name == 'g' or opt[f'network_{name}'] == lite[f'network_{name}']
+        assert opt['datasets']['val'] == lite['datasets']['val'] and opt['val']['metrics'] == lite['val']['metrics']
+        assert opt['train']['cycle_jitter'] == lite['train']['cycle_jitter']
+    assert fine['network_g'] == lite['network_g'] and fine['path']['strict_load_g']
+    for name in ('num_feat', 'num_block', 'use_ema', 'ema_factor', 'use_aspp'):
+        assert full['network_g'][name] == paper['network_g'][name]
+    with torch.device('meta'):
+        shapes = [{k: v.shape for k, v in build_network(opt['network_g']).state_dict().items()} for opt in (lite, full)]
+    curve = [key for key in shapes[1] if key.startswith('exposure.')]
+    assert curve and all(shapes[0][key] == shapes[1][key] for key in curve) and not full['path']['strict_load_g']
 
 
 def test_train_lol_is_the_papers_schedule(tmp_path, monkeypatch, forked):

@@ -31,6 +31,9 @@ class LowLightCycleGANModel(LowLightModel):
 
     - ``detach_exposure`` (bool): G's tone curve learns from the cycle alone.
     - ``cycle_jitter`` (dict): Arguments of :class:`ExposureJitter`, for F's pictures on their way back to G.
+    - ``cycle_low_weight`` (float): Factor of the low images' half of eq. 3, F(G(X)) against X, which has G keep their
+      noise for F to restore. At 0 that call of F is left out. Default: 1.
+    - ``fixed_g``, ``fixed_f`` (list[str]): Parameters that are not trained, by the beginning of their names.
     - ``diff_augment`` (list[str]): Argument of :class:`DiffAugment`, for what the discriminators see.
     - ``color_opt``, ``tv_opt``, ``feature_opt`` (dict): Losses of G(X), for example ``ColorConstancyLoss``, BasicSR's
       ``WeightedTVLoss``, both of G(X) in [0, 1], and ``SelfFeatureLoss``, which compares it with X.
@@ -47,6 +50,7 @@ class LowLightCycleGANModel(LowLightModel):
          self.cri_feature) = (self._build_loss(train_opt.get(f'{name}_opt')) for name in names)
         self.translation_options = {'detach_exposure': True} if train_opt.get('detach_exposure') else {}
         self.cycle_jitter = ExposureJitter(**train_opt['cycle_jitter']) if train_opt.get('cycle_jitter') else None
+        self.cycle_low_weight = train_opt.get('cycle_low_weight', 1)
         self.diff_augment = DiffAugment(train_opt.get('diff_augment') or ())
         self.merge_g_calls, self.merge_d_calls, self.freeze_d = (
             train_opt.get(key, True) for key in ('merge_g_calls', 'merge_d_calls', 'freeze_d'))
@@ -101,17 +105,21 @@ class LowLightCycleGANModel(LowLightModel):
             fake_normal, same_normal = self._translate(net_g, low, normal, **self.translation_options)
             fake_low, same_low = self._translate(net_f, normal, low)
             jittered_low = fake_low if self.cycle_jitter is None else self.cycle_jitter(at_least_fp32(fake_low))
-            cycled_low, cycled_normal = net_f(fake_normal), net_g(jittered_low)
+            cycled_low = net_f(fake_normal) if self.cycle_low_weight else None
+            cycled_normal = net_g(jittered_low)
             logits_b, logits_a = self._judge(d_b, fake_normal), self._judge(d_a, fake_low)
 
         losses['l_gan_g'] = self._gan_loss(logits_b, True)  # eq. 2, first half
         losses['l_gan_f'] = self._gan_loss(logits_a, True)
-        losses['l_cycle'] = (  # eq. 3
-            self.cri_cycle(at_least_fp32(cycled_low), low) + self.cri_cycle(at_least_fp32(cycled_normal), normal))
+        losses['l_cycle'] = self.cri_cycle(at_least_fp32(cycled_normal), normal)  # eq. 3
+        if self.cycle_low_weight:
+            losses['l_cycle'] = (
+                self.cycle_low_weight * self.cri_cycle(at_least_fp32(cycled_low), low) + losses['l_cycle'])
         if self.cri_identity is not None:  # eq. 4
             losses['l_identity'] = (
                 self.cri_identity(at_least_fp32(same_normal), normal) + self.cri_identity(at_least_fp32(same_low), low))
-        self.visuals = OrderedDict(low=low, enhanced=fake_normal, normal=normal, cycled=cycled_low)
+        cycled = cycled_normal if cycled_low is None else cycled_low
+        self.visuals = OrderedDict(low=low, enhanced=fake_normal, normal=normal, cycled=cycled)
         fake_normal, fake_low = at_least_fp32(fake_normal), at_least_fp32(fake_low)
         if self.cri_color is not None:
             losses['l_color'] = self.cri_color((fake_normal + 1) / 2)

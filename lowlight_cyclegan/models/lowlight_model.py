@@ -91,6 +91,8 @@ class LowLightModel(BaseModel):
 
     def _build_network(self, name):
         net = build_network(self.opt[f'network_{name}'])
+        if self.is_train:
+            self._fix(name, net)
         if self.is_train and self.winograd:
             use_winograd(net)
         if self.is_train and self.opt.get('compile'):
@@ -103,6 +105,15 @@ class LowLightModel(BaseModel):
             strict, key = path_opt.get(f'strict_load_{name}', True), path_opt.get(f'param_key_{name}', 'params')
             self.load_network(net, load_path, strict, key)
         return net
+
+    def _fix(self, name, net):
+        """Leave the parameters out of the training whose names begin with an entry of ``fixed_<network>``."""
+        for prefix in self.opt['train'].get(f'fixed_{name}') or ():
+            parameters = [p for key, p in net.named_parameters() if key.startswith(prefix)]
+            if not parameters:
+                raise SystemExit(f'train: fixed_{name}: no parameter of network_{name} begins with {prefix!r}.')
+            for parameter in parameters:
+                parameter.requires_grad_(False)
 
     def init_training_settings(self):
         train_opt = self.opt['train']
@@ -154,7 +165,7 @@ class LowLightModel(BaseModel):
             optim_type = optim_opt.pop('type')
             if optim_type in ('Adam', 'AdamW'):
                 optim_opt.setdefault('fused', True)
-            params = [p for name in names for p in self.networks[name].parameters()]
+            params = [p for name in names for p in self.networks[name].parameters() if p.requires_grad]
             self.optimizers.append(self.get_optimizer(optim_type, params, **optim_opt))
 
     def setup_schedulers(self):

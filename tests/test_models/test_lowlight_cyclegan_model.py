@@ -113,6 +113,32 @@ def test_weights_go_from_the_first_to_the_last(toy_opt):
         assert log['l_identity'] == pytest.approx(identity * losses['l_identity'].item(), rel=1e-5)
 
 
+def test_share_of_the_low_images_cycle(toy_opt):
+    """F(G(x)) = 6x against x; at 0, F is not called on G(x)."""
+    x = torch.full((1, 3, 32, 32), 0.125)
+    for share, calls in ((0.25, 2), (0, 1)):
+        toy_opt['train'].update(cycle_low_weight=share, identity_opt=None)
+        model = build_model(toy_opt)
+        model.networks['g'], model.networks['f'] = Scale(2.0), Scale(3.0)
+        seen, losses = [], {}
+        model.networks['f'].register_forward_hook(lambda net, args, output, seen=seen: seen.append(output))
+        model._generator_losses(x, x, losses)
+        assert losses['l_cycle'].item() == pytest.approx(10 * (share + 1) * 5 * 0.125) and len(seen) == calls
+        assert model.visuals['cycled'].eq(0.75).all()
+
+
+def test_fixed_parameters_stay(toy_opt):
+    toy_opt['train'].update(fixed_g=['encoder.', 'decoder.0'])
+    model = build_model(toy_opt)
+    before = {name: p.clone() for name, p in model.networks['g'].named_parameters()}
+    train(model, [1, 2])
+    for name, parameter in model.networks['g'].named_parameters():
+        assert torch.equal(parameter, before[name]) == name.startswith(('encoder.', 'decoder.0')), name
+    toy_opt['train'].update(fixed_f=['exposure'])
+    with pytest.raises(SystemExit, match="fixed_f: no parameter of network_f begins with 'exposure'"):
+        build_model(toy_opt)
+
+
 def test_discriminators_see_augmented_images_alone(toy_model):
     """In the step of the generators as in their own; what is stored and compared stays as it is."""
     model, seen = toy_model, []
