@@ -104,7 +104,7 @@ def main():
     card = [
         f'| data | {train["dataroot_lq"]} and {train["dataroot_gt"]}, unpaired{held_out} |',
         f'| recipe | `{args.opt}` {" ".join(args.force_yml)}: {iterations} iterations of batch '
-        f'{train["batch_size_per_gpu"]}, seed {opt["manual_seed"]}, {opt.get("amp") or "fp32"} |',
+        f'{train["batch_size_per_gpu"]}, seed {opt["manual_seed"]}, amp {opt.get("amp") or "off"} |',
         f'| hardware and time | {processor()}, torch {torch.__version__}: {stamps[-1] - stamps[0]} |',
         f'| parameters | {row["params"]:.6f} M |',
         f'| LOL eval15 | {figures} |',
