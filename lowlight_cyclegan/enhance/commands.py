@@ -83,6 +83,8 @@ input is never overwritten."""
                          'reduced copy. Default: by size and memory')
     network.add_argument('--self-ensemble', action='store_true',
                          help='mean over the four flips of a photo: a little better, four times slower')
+    network.add_argument('--denoise', type=_strength, default=0.0, metavar='0-1',
+                         help='how far to smooth the noise that is left, and fine texture with it. Default: 0')
     network.add_argument('--device', help='default: cuda where there is one, else cpu')
     network.add_argument('--precision', choices=['auto', 'fp32', 'bf16'], default='auto', help='default: by device')
 

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from lowlight_cyclegan.archs.self_ensemble import self_ensemble
 from lowlight_cyclegan.messages import first_line, nearest, warn
-from .large import DIRECT_PIXELS, choose_mode, enhance_with_fallback, prepare_for_inference
+from .large import DIRECT_PIXELS, choose_mode, denoise, enhance_with_fallback, prepare_for_inference
 from .pretrained import load_pretrained, save_pretrained
 
 __all__ = ['Enhancer', 'blend']
@@ -32,16 +32,20 @@ class Enhancer(ModelHubMixin, library_name='lowlight_cyclegan', pipeline_tag='im
         max_memory (float | None): Bytes that 'auto' may plan with. None means what is free.
         self_ensemble (bool): Give the mean over the four flips of a picture: a little better, four times slower, and
             the memory of two more copies of it.
+        denoise (float): From 0 to 1, strength of :func:`~lowlight_cyclegan.enhance.large.denoise` afterwards, for noise
+            that the network leaves; fine texture suffers.
 
     Raises:
-        ValueError: If precision or mode is none of these, or the device cannot be had.
+        ValueError: If precision, mode or denoise is none of these, or the device cannot be had.
     """
 
     def __init__(self, network, device=None, precision='auto', mode='auto', max_memory=None,
-                 self_ensemble=False):
+                 self_ensemble=False, denoise=0.0):
         for name, value, known in (('mode', mode, MODES), ('precision', precision, PRECISIONS)):
             if value not in known:
                 raise ValueError(f'{name} {value!r} is not known{nearest(value, known)}')
+        if not 0 <= denoise <= 1:
+            raise ValueError(f'denoise is from 0 to 1, got {denoise}')
         try:
             self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
             self.precision = _best_precision(self.device) if precision == 'auto' else precision
@@ -49,6 +53,7 @@ class Enhancer(ModelHubMixin, library_name='lowlight_cyclegan', pipeline_tag='im
         except (RuntimeError, AssertionError) as error:  # torch's, of a device that is not known or not there
             raise ValueError(f'device {device}: {first_line(error)}') from error
         self.mode, self.max_memory, self.self_ensemble = mode, max_memory, self_ensemble
+        self.denoise = denoise
         self.options, self.source = None, None
         self.last_mode, self.last_reason = None, None
 
@@ -160,9 +165,10 @@ class Enhancer(ModelHubMixin, library_name='lowlight_cyclegan', pipeline_tag='im
             height = len(x) * x.shape[2]  # the memory of a batch is that of one picture of its size
             mode, reason = choose_mode(height, x.shape[3], self.device, self.precision, self.max_memory, self.network)
         self.last_mode = mode
+        low = x.clone() if self.denoise else None  # mode guided writes to x
         y = self_ensemble(self._run_once, x) if self.self_ensemble else self._run_once(x)
         self.last_reason = reason if self.last_mode == mode else f'memory ran out in mode {mode}'
-        return y
+        return denoise(y, low, self.denoise) if self.denoise else y
 
     def _run_once(self, x):
         y, self.last_mode = enhance_with_fallback(self.network, x, self.last_mode, say=warn)

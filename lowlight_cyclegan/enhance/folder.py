@@ -50,6 +50,7 @@ class Settings:
     format: str | None = None
     quality: int | None = None
     self_ensemble: bool = False
+    denoise: float = 0.0
 
     def digest(self):
         return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
@@ -450,11 +451,11 @@ def _prepare(args, group):
     try:
         enhancer = Enhancer.from_pretrained(
             args.model, args.options, device=device, precision=args.precision, mode=args.mode,
-            self_ensemble=args.self_ensemble)
+            self_ensemble=args.self_ensemble, denoise=args.denoise)
     except (ValueError, OSError) as error:
         fail(first_line(error))
     return enhancer, Settings(weights_hash(enhancer), args.strength, args.mode, enhancer.precision, args.format,
-                              args.quality, args.self_ensemble)
+                              args.quality, args.self_ensemble, args.denoise)
 
 
 class _Group:

@@ -5,6 +5,7 @@ import json
 import math
 import numpy as np
 import os
+import re
 import time
 import torch
 import warnings
@@ -16,6 +17,7 @@ from torch import nn
 
 from lowlight_cyclegan.archs.baselines import PUBLISHED, load_published
 from lowlight_cyclegan.archs.self_ensemble import SelfEnsemble
+from lowlight_cyclegan.enhance.large import Denoised
 from lowlight_cyclegan.enhance.pretrained import boxed, load_pretrained, load_state
 from lowlight_cyclegan.messages import fail, nearest
 
@@ -48,7 +50,8 @@ def load_method(text, device='cpu'):
     - weights of our generators, see :func:`~lowlight_cyclegan.enhance.pretrained.load_pretrained`.
 
     A NAME that ends in ``+flips`` (``lite+flips``) gives the mean over the four flips of an image, as does an option
-    file with ``val: self_ensemble``.
+    file with ``val: self_ensemble``; ``+denoise`` removes noise afterwards, see
+    :func:`~lowlight_cyclegan.enhance.large.denoise`. A name can end in both.
 
     Returns:
         Method: On the device.
@@ -57,15 +60,17 @@ def load_method(text, device='cpu'):
         SystemExit: One line.
     """
     label, _, value = text.partition('=')
-    name = label.removesuffix('+flips')
+    name = re.sub('([+](flips|denoise))*$', '', label)
     if not name:
         fail(f'--method {text}: write it as NAME or NAME=WEIGHTS')
     try:
         net = _load_network(text, name, value)
     except ValueError as error:
         fail(f'--method {label}: {error}')
-    if name != label:
+    if '+flips' in label[len(name):]:
         net = SelfEnsemble(net)
+    if '+denoise' in label[len(name):]:
+        net = Denoised(net)
     net = net.eval().requires_grad_(False).to(device)
     return Method(label, net, _fingerprint(net), value)
 

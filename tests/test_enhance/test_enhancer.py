@@ -10,6 +10,7 @@ from torch import nn
 from lowlight_cyclegan import Enhancer
 from lowlight_cyclegan.archs import EMAResNetGenerator
 from lowlight_cyclegan.enhance.enhancer import DIRECT_PIXELS, blend
+from lowlight_cyclegan.enhance.large import denoise
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -162,6 +163,20 @@ def test_self_ensemble_goes_on_in_the_mode_that_memory_allows():
     assert enhancer.last_mode == 'guided' and enhancer.last_reason == 'memory ran out in mode direct'
 
 
+@pytest.mark.parametrize('mode', ['direct', 'guided'])
+@pytest.mark.parametrize('flips', [False, True])
+def test_denoise_takes_the_photo_as_its_guide(mode, flips):
+    torch.manual_seed(0)
+    network = EMAResNetGenerator(num_feat=8, num_block=1, ema_factor=4)
+    plain, enhancer = (
+        Enhancer(network, device='cpu', precision='fp32', mode=mode, self_ensemble=flips, denoise=strength)
+        for strength in (0, 0.5))
+    image = torch.rand(3, 40, 700) / 4
+    expected = denoise(plain.enhance(image)[None] * 2 - 1, image[None] * 2 - 1, 0.5)[0] / 2 + 0.5
+    torch.testing.assert_close(enhancer.enhance(image), expected, atol=1e-5, rtol=0)
+    assert (expected - plain.enhance(image)).abs().max() > 1e-2
+
+
 def test_small_pictures_are_extended(doubler):
     doubler.enhance(np.zeros((1, 3, 3), np.uint8))
     assert doubler.network.seen.shape == (1, 3, 32, 32)
@@ -174,6 +189,8 @@ def test_refusals(doubler):
         doubler.enhance(np.zeros((40, 50), np.uint8), mode='dirct')
     with pytest.raises(ValueError, match='did you mean bf16'):
         Enhancer(Doubler(), precision='fb16')
+    with pytest.raises(ValueError, match='denoise is from 0 to 1, got 2'):
+        Enhancer(Doubler(), denoise=2)
     with pytest.raises(ValueError, match='^device abacus: .*$'):
         Enhancer(Doubler(), device='abacus')
     with pytest.raises(TypeError, match='got int64'):

@@ -34,7 +34,8 @@ class Inverter:
         return np.iinfo(image.dtype).max - image
 
     @classmethod
-    def from_pretrained(cls, name, options=None, device=None, precision='auto', mode='auto', self_ensemble=False):
+    def from_pretrained(cls, name, options=None, device=None, precision='auto', mode='auto', self_ensemble=False,
+                        denoise=0):
         with torch.no_grad():
             for value in cls.network.parameters():
                 value.fill_(len(name))
@@ -184,7 +185,7 @@ def test_folder_continues_and_notices_changes(tmp_path, capsys):
     assert enhance(root, '-o', out) == 0
     assert results(out) == {'a.png': 'ok', 'c.png': 'skipped', 'd.png': 'ok'}
     for changed in (['--strength', '0.5'], ['--mode', 'direct'], ['--model', 'other'], ['--quality', '50'],
-                    ['--self-ensemble']):
+                    ['--self-ensemble'], ['--denoise', '0.5']):
         assert enhance(root, '-o', out, *changed) == 0
         assert set(results(out).values()) == {'ok'}, changed
 
@@ -459,3 +460,9 @@ def test_files_are_what_the_real_lite_makes_of_their_pixels(tmp_path, capsys):
     pixels, found = (read_image(path / 'a.png').pixels for path in (tmp_path, tmp_path / 'out'))
     assert np.array_equal(found, Enhancer.from_pretrained('lite', self_ensemble=True).enhance(pixels))
     assert not np.array_equal(found, enhancer.enhance(pixels))
+    for mode in ('direct', 'guided'):
+        assert enhance(tmp_path / 'a.png', '-o', tmp_path / 'out' / 'a.png', '--denoise', '0.5', '--mode', mode,
+                       '--overwrite') == 0
+        found = read_image(tmp_path / 'out' / 'a.png').pixels
+        assert np.array_equal(found, Enhancer.from_pretrained('lite', denoise=0.5).enhance(pixels, mode=mode))
+        assert not np.array_equal(found, enhancer.enhance(pixels, mode=mode))

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from lowlight_cyclegan.archs import EMAResNetGenerator, ZeroDCE
 from lowlight_cyclegan.enhance import large
-from lowlight_cyclegan.enhance.large import (choose_mode, enhance_exact, enhance_guided, enhance_with_fallback,
+from lowlight_cyclegan.enhance.large import (choose_mode, denoise, enhance_exact, enhance_guided, enhance_with_fallback,
                                              memory_needed, prepare_for_inference)
 
 
@@ -142,6 +142,33 @@ def test_guided_is_the_same_in_strips_and_in_place(monkeypatch):
     copy = x.clone()
     assert enhance_guided(torch.tanh, copy, 48, out=copy) is copy
     torch.testing.assert_close(copy, y, atol=1e-5, rtol=0)
+
+
+def test_denoise_is_the_guided_filter_at_full_size_in_any_strips(monkeypatch):
+    torch.manual_seed(0)
+    x, y = torch.rand(2, 3, 41, 50) * 0.2 - 1, torch.rand(2, 3, 41, 50) * 2 - 1
+    expected = enhance_guided(lambda _: y, x, size=50, radius=1, eps=2e-3 * 0.25)
+    for pixels in (1, 150, 2**18):
+        monkeypatch.setattr(large, 'DENOISED_PIXELS', pixels)
+        found = y.clone()
+        assert denoise(found, x, 0.5) is found
+        torch.testing.assert_close(found, expected)
+
+
+def test_denoise_removes_noise_and_keeps_edges():
+    """A step of .2 in the square root of the low picture, with a noise of .03 there."""
+    torch.manual_seed(0)
+    clean = torch.full((1, 3, 60, 60), 0.2)
+    clean[..., 30:] = 0.4
+    noisy = clean + 0.03 * torch.randn_like(clean)
+    low, enhanced = noisy**2 * 2 - 1, noisy * 4 - 1
+    found = (denoise(enhanced, low) + 1) / 4
+    flat = (..., slice(5, 55), slice(5, 25))
+    assert (found - clean)[flat].std() < 0.45 * 0.03
+    edge = (found[..., 30] - found[..., 29]).mean()
+    assert edge > 0.15
+    weaker = (denoise(noisy * 4 - 1, low, 0.7) + 1) / 4
+    assert (found - clean)[flat].std() < (weaker - clean)[flat].std() < 0.9 * 0.03
 
 
 def test_upsampling_is_bilinear():

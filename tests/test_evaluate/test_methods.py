@@ -6,6 +6,7 @@ from basicsr.archs import build_network
 from torch import nn
 
 from lowlight_cyclegan.archs import EMAResNetGenerator
+from lowlight_cyclegan.enhance.large import denoise
 from lowlight_cyclegan.evaluate.measure import round_output
 from lowlight_cyclegan.evaluate.methods import complexity, enhance, load_method
 
@@ -102,6 +103,19 @@ def test_flips(run):
     assert complexity(flips.net, (32, 32)) == pytest.approx((params, 4 * gmacs))
     (folder / 'toy.yml').write_text((folder / 'toy.yml').read_text() + 'val: {self_ensemble: true}')
     assert load_method(f'other={folder}/toy.yml').fingerprint == flips.fingerprint
+
+
+def test_denoise(run):
+    folder, _ = run
+    plain, flips, denoised, both, other = (load_method(f'ours{suffix}={folder}/toy.yml') for suffix in (
+        '', '+flips', '+denoise', '+flips+denoise', '+denoise+flips'))
+    img = np.random.default_rng(0).integers(0, 60, (32, 36, 3), dtype=np.uint8)
+    x = torch.from_numpy(img[..., ::-1].copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    for before, after in ((plain, denoised), (flips, both), (flips, other)):
+        y = torch.from_numpy(enhance(before.net, img)[0][..., ::-1].copy()).permute(2, 0, 1)[None] / 127.5 - 1
+        expected = (denoise(y, x)[0].permute(1, 2, 0).numpy()[..., ::-1] + 1) * 127.5
+        assert np.abs(enhance(after.net, img)[0] - expected).max() < 1e-2
+    assert len({method.fingerprint for method in (plain, flips, denoised, both)}) == 4
 
 
 def test_enhance_keeps_pixels_and_order():
