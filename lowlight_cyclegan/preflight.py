@@ -26,7 +26,8 @@ MODELS = {
     'LowLightCycleGANModel': {
         'networks': ('network_g', 'network_f', 'network_d_a', 'network_d_b'),
         'optimizers': ('optim_g', 'optim_d'),
-        'losses': ('gan_opt', 'cycle_opt', 'identity_opt', 'color_opt', 'tv_opt', 'feature_opt'),
+        'losses': ('gan_opt', 'cycle_opt', 'identity_opt', 'color_opt', 'tv_opt', 'feature_opt',
+                   'distill_opt'),
         'train': {'pool_size', 'detach_exposure', 'cycle_jitter', 'cycle_low_weight', 'fixed_g', 'fixed_f',
                   'diff_augment', 'merge_g_calls', 'merge_d_calls', 'freeze_d'},
     },
@@ -37,7 +38,7 @@ MODELS = {
         'train': set(),
     },
 }
-OPTIONAL_LOSSES = {'identity_opt', 'color_opt', 'tv_opt', 'feature_opt'}
+OPTIONAL_LOSSES = {'identity_opt', 'color_opt', 'tv_opt', 'feature_opt', 'distill_opt'}
 LOSS_OF = {'ZeroDCE': 'ZeroDCELoss', 'SCI': 'SCILoss'}
 SCHEDULERS = {
     'LinearDecayLR': LinearDecayLR,
@@ -60,8 +61,8 @@ LOADER = {'num_worker_per_gpu', 'batch_size_per_gpu', 'dataset_enlarge_ratio', '
 PAIRED = {'name', 'type', 'dataroot_lq', 'dataroot_gt', 'io_backend', 'filename_tmpl', 'mean', 'std', 'pin_memory'}
 DATASETS = {
     'UnpairedImageDataset': LOADER | {
-        'name', 'type', 'dataroot_lq', 'dataroot_gt', 'io_backend', 'gt_size', 'use_hflip', 'use_rot', 'resize',
-        'exclude_names', 'cache', 'cache_limit_gb', 'match_exposure', 'manual_seed'},
+        'name', 'type', 'dataroot_lq', 'dataroot_gt', 'dataroot_teacher', 'io_backend', 'gt_size', 'use_hflip',
+        'use_rot', 'resize', 'exclude_names', 'cache', 'cache_limit_gb', 'match_exposure', 'manual_seed'},
     'PairedNameListDataset': PAIRED | {'names', 'color'},
     'PairedImageDataset': PAIRED | {'meta_info_file', 'color'},
     'SingleImageDataset': PAIRED - {'dataroot_gt', 'filename_tmpl'} | {'meta_info_file', 'color'},
@@ -156,6 +157,8 @@ def _problems(opt, is_train):
         elif jitter is not None:
             yield f'train:cycle_jitter: is no section, found {jitter!r}'
         yield from _built(opt, 'train:scheduler', SCHEDULERS, given={'optimizer', 'total_iter', 'last_epoch'})
+        if bool(_get(opt, 'train:distill_opt')) != bool(_get(opt, 'datasets:train:dataroot_teacher')):
+            yield 'datasets:train:dataroot_teacher and train:distill_opt: one is of no use without the other'
         if opt['model_type'] == 'ZeroReferenceModel':
             yield from _zero_reference_problems(opt)
     for name in _get(opt, 'val:metrics') or ():
@@ -264,7 +267,8 @@ def _file_problems(where, dataset, model_type):
     stems = {}
     low_alone = 'dataroot_gt' not in DATASETS[kind] or (
         model_type == 'ZeroReferenceModel' and kind == 'UnpairedImageDataset' and 'dataroot_gt' in dataset)
-    for key in ('lq', ) if low_alone else ('lq', 'gt'):
+    keys = ('lq', ) if low_alone else ('lq', 'gt')
+    for key in (*keys, 'teacher') if dataset.get('dataroot_teacher') else keys:
         folder = dataset.get(f'dataroot_{key}')
         label = f'{where}:dataroot_{key}'
         if not isinstance(folder, str):
@@ -284,6 +288,9 @@ def _file_problems(where, dataset, model_type):
                 lists[key] = read_name_list(dataset[key], f'{where}:{key}')
             except SystemExit as error:
                 yield str(error)
+    if {'lq', 'teacher'} <= stems.keys():
+        untaught = stems['lq'] - stems['teacher'] - set(lists.get('exclude_names', ()))
+        yield from _missing(f'{where}:dataroot_teacher', untaught, dataset)
     if kind in ('PairedNameListDataset', 'PairedImageDataset') and 'meta_info_file' not in lists and len(stems) == 2:
         lq_names = {name: dataset.get('filename_tmpl', '{}').format(name) for name in lists.get('names', stems['gt'])}
         if kind == 'PairedNameListDataset' and 'names' not in lists:

@@ -1,5 +1,6 @@
 import os
 import pytest
+import shutil
 import yaml
 
 import lowlight_cyclegan
@@ -120,6 +121,21 @@ def test_optional_parts_of_the_recipe(problems):
         'train:diff_augment=[translation, cutout]', 'train:cycle_opt:loss_weight=[10, 5]',
         'train:color_opt={type: ColorConstancyLoss, loss_weight: 0.5}', 'train:tv_opt={type: WeightedTVLoss}',
         'datasets:train:match_exposure=0.1', 'network_d_a:spectral_norm=true', 'network_d_b:num_scale=2') == []
+
+
+def test_teacher(problems, toy_run):
+    """A picture for every low image that is not excluded, and a loss that compares with them."""
+    loss, folder = 'train:distill_opt={type: MeanMatchedMSELoss}', 'datasets:train:dataroot_teacher=data/teacher'
+    assert problems(loss, folder) == ['datasets:train:dataroot_teacher: no such folder: data/teacher']
+    shutil.copytree(toy_run / 'data' / 'low', toy_run / 'data' / 'teacher')
+    assert problems(loss, folder) == []
+    for change in (loss, folder):
+        assert problems(change) == ['datasets:train:dataroot_teacher and train:distill_opt: one is of no use without '
+                                    'the other']
+    (toy_run / 'data' / 'teacher' / '1.png').unlink()  # held out
+    assert problems(loss, folder) == []
+    (toy_run / 'data' / 'teacher' / '2.png').unlink()
+    assert problems(loss, folder)[0].startswith('datasets:train:dataroot_teacher: no picture named 2 in data/teacher')
 
 
 def test_validation_without_options_is_fine(problems):

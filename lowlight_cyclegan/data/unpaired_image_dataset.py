@@ -4,6 +4,7 @@ import os
 import torch
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import DATASET_REGISTRY
+from os import path as osp
 from torch.utils import data as data
 
 from lowlight_cyclegan.data.data_util import (FileReader, available_memory, decode_image, map_threaded, read_name_list,
@@ -147,6 +148,8 @@ class UnpairedImageDataset(data.Dataset):
         opt (dict): Config for train datasets. It contains the following keys:
             dataroot_lq (str): Folder or LMDB of low-light images.
             dataroot_gt (str | None): Folder or LMDB of normal-light images; None for low images alone.
+            dataroot_teacher (str | None): Folder or LMDB of what a teacher made of the low images, under their names
+                (without extension) and in their sizes. Default: None.
             io_backend (dict): IO backend type (disk | lmdb) and its own options.
             gt_size (int | list[int]): Crops: side of a square, or [h, w]. Smaller images are reflect-padded.
             use_hflip (bool): Use horizontal flips.
@@ -166,7 +169,7 @@ class UnpairedImageDataset(data.Dataset):
 
     Returns (of an index):
         dict: lq, gt: uint8 RGB tensors (3, h, w) of the crop in [0, 255]; lq_path, gt_path: str; epoch: int. Without
-            normal-light images neither gt nor gt_path.
+            normal-light images neither gt nor gt_path. With a teacher, teacher: its picture of lq.
 
     Raises:
         SystemExit: One line, for a missing folder, a folder without a usable image, or a wrong option.
@@ -191,7 +194,9 @@ class UnpairedImageDataset(data.Dataset):
         self.seed = (opt.get('manual_seed') or 0) % 2**64
         self.low = _ImageSet('lq', opt)
         self.normal = _ImageSet('gt', opt) if opt['dataroot_gt'] is not None else None
+        self.teacher = _ImageSet('teacher', opt) if opt.get('dataroot_teacher') is not None else None
         self._load(opt.get('cache', True), opt.get('cache_limit_gb'))
+        self._pair_teacher()
         self._order = None, None
         self.match_exposure = opt.get('match_exposure') if self.normal else None
         if self.match_exposure is not None:
@@ -206,17 +211,32 @@ class UnpairedImageDataset(data.Dataset):
             bound = f'{limit_gb:.2f} GB, half of the available memory shared by the processes of this machine'
         limit = int(limit_gb * 1e9) if cache else 0
         size = self.low.scan(limit)
-        size += self.normal.scan(limit - size) if self.normal else 0
+        for images in (self.normal, self.teacher):
+            size += images.scan(limit - size) if images else 0
         where = f'{size / 1e9:.2f} GB decoded'
         if cache and size <= limit:
             where += f', held in RAM (limit {limit_gb:.2f} GB)'
         elif cache:
-            self.low.release()
+            for images in filter(None, (self.low, self.normal, self.teacher)):
+                images.release()
             logger.warning(f'The images take {where}, more than {bound}; they are read from '
                            f"{self.opt['io_backend']['type']} instead. Raise cache_limit_gb, or reduce with resize.")
         sets = ', '.join(f'{len(images)} {name} images ({images.num_excluded} excluded)'
-                         for name, images in (('low', self.low), ('normal', self.normal)) if images)
+                         for name, images in (('low', self.low), ('normal', self.normal), ('teacher', self.teacher))
+                         if images)
         logger.info(f'{sets}, {where}')
+
+    def _pair_teacher(self):
+        """Find the teacher's picture of each low image."""
+        if self.teacher is None:
+            return
+        low, teacher = ([osp.splitext(osp.basename(path))[0] for path in images.paths]
+                        for images in (self.low, self.teacher))
+        missing = sorted({*low} - {*teacher})
+        if missing:
+            raise SystemExit(f"dataroot_teacher: no picture named {', '.join(missing[:5])} that can be read in "
+                             f"'{self.teacher.root}' ({len(missing)} of {len(low)} low images have none)")
+        self._teacher_index = [teacher.index(name) for name in low]
 
     def __len__(self):
         return len(self.low)
@@ -250,14 +270,22 @@ class UnpairedImageDataset(data.Dataset):
             normal_index = rng.integers(len(self.normal)) if self.normal else None
         if self.match_exposure is not None:
             normal_index = self._matched_index(index, rng)
-        sample = {'lq': self._augment(self.low[index], rng), 'lq_path': self.low.paths[index], 'epoch': epoch}
+        sample = {'lq_path': self.low.paths[index], 'epoch': epoch}
+        if self.teacher is None:
+            sample['lq'] = self._augment(self.low[index], rng)
+        else:
+            low, teacher = self.low[index], self.teacher[self._teacher_index[index]]
+            if low.shape != teacher.shape:
+                raise SystemExit(f"dataroot_teacher: '{self.teacher.paths[self._teacher_index[index]]}' has not the "
+                                 f"size of '{self.low.paths[index]}'")
+            sample['lq'], sample['teacher'] = self._augment(torch.cat([low, teacher]), rng).chunk(2)
         if self.normal:
             sample['gt'] = self._augment(self.normal[normal_index], rng)
             sample['gt_path'] = self.normal.paths[normal_index]
         return sample
 
     def _augment(self, img, rng):
-        """Random crop, flips and transpose of (3, h, w); the result never shares memory with img."""
+        """Random crop, flips and transpose of (c, h, w); the result never shares memory with img."""
         h, w = self.crop
         top, left = (int(rng.integers(side - crop + 1)) for side, crop in zip(img.shape[1:], self.crop))
         hflip, vflip, rot90 = rng.random(3) < 0.5

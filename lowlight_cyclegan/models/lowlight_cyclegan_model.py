@@ -35,6 +35,7 @@ class LowLightCycleGANModel(LowLightModel):
       noise for F to restore. At 0 that call of F is left out. Default: 1.
     - ``fixed_g``, ``fixed_f`` (list[str]): Parameters that are not trained, by the beginning of their names.
     - ``diff_augment`` (list[str]): Argument of :class:`DiffAugment`, for what the discriminators see.
+    - ``distill_opt`` (dict): Loss of G(X) against a teacher's pictures of X, which the dataset gives as ``teacher``.
     - ``color_opt``, ``tv_opt``, ``feature_opt`` (dict): Losses of G(X), for example ``ColorConstancyLoss``, BasicSR's
       ``WeightedTVLoss``, both of G(X) in [0, 1], and ``SelfFeatureLoss``, which compares it with X.
     - ``loss_weight: [first, last]`` of any loss: the weight goes linearly from one to the other over ``total_iter``.
@@ -45,9 +46,9 @@ class LowLightCycleGANModel(LowLightModel):
 
     def _init_losses(self, train_opt):
         self.weight_schedules = []  # (criterion, first weight, last weight)
-        names = ('gan', 'cycle', 'identity', 'color', 'tv', 'feature')
-        (self.cri_gan, self.cri_cycle, self.cri_identity, self.cri_color, self.cri_tv,
-         self.cri_feature) = (self._build_loss(train_opt.get(f'{name}_opt')) for name in names)
+        names = ('gan', 'cycle', 'identity', 'color', 'tv', 'feature', 'distill')
+        (self.cri_gan, self.cri_cycle, self.cri_identity, self.cri_color, self.cri_tv, self.cri_feature,
+         self.cri_distill) = (self._build_loss(train_opt.get(f'{name}_opt')) for name in names)
         self.translation_options = {'detach_exposure': True} if train_opt.get('detach_exposure') else {}
         self.cycle_jitter = ExposureJitter(**train_opt['cycle_jitter']) if train_opt.get('cycle_jitter') else None
         self.cycle_low_weight = train_opt.get('cycle_low_weight', 1)
@@ -72,6 +73,10 @@ class LowLightCycleGANModel(LowLightModel):
         super().setup_optimizers()
         self.optimizer_g, self.optimizer_d = self.optimizers
 
+    def feed_data(self, data):
+        super().feed_data(data)
+        self.teacher = self._to_network_range(data['teacher']) if 'teacher' in data else None
+
     def _train_step(self):
         """One CycleGAN step (eqs. 1-4)."""
         losses = OrderedDict()
@@ -94,7 +99,8 @@ class LowLightCycleGANModel(LowLightModel):
         """Fill ``losses`` with the generators' terms and return G(low) and F(normal), both (n, 3, h, w).
 
         All the networks normalise each image by itself, so translation and identity can share one call on the
-        concatenated domains (``merge_g_calls``): four generator calls in place of six, with the same result.
+        concatenated domains (``merge_g_calls``): four generator calls in place of six, with the same result. Without
+        identity, G's translation and its half of the cycle share one: three in place of four.
         """
         net_g, net_f = self.networks['g'], self.networks['f']
         # Frozen ones are called bare, for their wrappers expect gradients of their own.
@@ -102,11 +108,15 @@ class LowLightCycleGANModel(LowLightModel):
         if self.freeze_d:
             d_a, d_b = self.get_bare_model(d_a), self.get_bare_model(d_b)
         with self._autocast():
-            fake_normal, same_normal = self._translate(net_g, low, normal, **self.translation_options)
             fake_low, same_low = self._translate(net_f, normal, low)
             jittered_low = fake_low if self.cycle_jitter is None else self.cycle_jitter(at_least_fp32(fake_low))
+            if self.merge_g_calls and self.cri_identity is None and not self.translation_options:
+                same_normal = None
+                fake_normal, cycled_normal = net_g(torch.cat([low, jittered_low])).chunk(2)
+            else:
+                fake_normal, same_normal = self._translate(net_g, low, normal, **self.translation_options)
+                cycled_normal = net_g(jittered_low)
             cycled_low = net_f(fake_normal) if self.cycle_low_weight else None
-            cycled_normal = net_g(jittered_low)
             logits_b, logits_a = self._judge(d_b, fake_normal), self._judge(d_a, fake_low)
 
         losses['l_gan_g'] = self._gan_loss(logits_b, True)  # eq. 2, first half
@@ -127,6 +137,8 @@ class LowLightCycleGANModel(LowLightModel):
             losses['l_tv'] = self.cri_tv((fake_normal + 1) / 2)
         if self.cri_feature is not None:
             losses['l_feature'] = self.cri_feature(fake_normal, low)
+        if self.cri_distill is not None:
+            losses['l_distill'] = self.cri_distill(fake_normal, self.teacher)
         return fake_normal, fake_low
 
     def _translate(self, net, source, target, **options):

@@ -96,6 +96,31 @@ def test_low_images_alone(folders):
     assert alone[0].keys() == sample.keys()
 
 
+@pytest.mark.parametrize('cache', [True, False])
+def test_teacher_is_cropped_as_the_low_image(folders, cache):
+    """By name, whatever its extension; what else is drawn stays the same."""
+    (folders / 'teacher').mkdir()
+    for i in range(6):
+        cv2.imwrite(str(folders / 'teacher' / f'{i}.bmp'), 255 - picture(i))
+    dataset, plain = make(folders, dataroot_teacher=str(folders / 'teacher'), cache=cache), make(folders)
+    for draw in range(8):
+        index = SampleIndex(draw % 5, 1, draw)
+        sample, expected = dataset[index], plain[index]
+        assert torch.equal(sample['teacher'], 255 - sample['lq']) and equal(sample, expected)
+
+
+def test_teacher_without_a_picture_or_of_another_size(folders):
+    (folders / 'teacher').mkdir()
+    for i in range(4):
+        cv2.imwrite(str(folders / 'teacher' / f'{i}.png'), picture(i, 40, 60))
+    changes = {'dataroot_teacher': str(folders / 'teacher')}
+    with pytest.raises(SystemExit, match=r'dataroot_teacher: no picture named 4 that can be read .*1 of 5 low images'):
+        make(folders, **changes)
+    dataset = make(folders, **changes, exclude_names=write(folders, '4'))
+    with pytest.raises(SystemExit, match=r'dataroot_teacher: .*0\.png. has not the size of .*0\.png'):
+        dataset[0]
+
+
 def test_registered_once_and_built_by_basicsr(folders):
     dataset = build_dataset({**make(folders).opt, 'type': 'UnpairedImageDataset'})
     assert type(dataset) is UnpairedImageDataset

@@ -127,6 +127,16 @@ def test_share_of_the_low_images_cycle(toy_opt):
         assert model.visuals['cycled'].eq(0.75).all()
 
 
+def test_distillation_compares_with_the_teacher(toy_opt):
+    toy_opt['train']['distill_opt'] = dict(type='L1Loss', loss_weight=2)
+    model = build_model(toy_opt)
+    data = batch(1)
+    model.feed_data({**data, 'teacher': data['lq'].flip(3)})
+    model.optimize_parameters(1)
+    expected = 2 * F.l1_loss(model.visuals['enhanced'], 2 * data['lq'].flip(3) - 1).item()
+    assert model.get_current_log()['l_distill'] == pytest.approx(expected, rel=1e-5)
+
+
 def test_fixed_parameters_stay(toy_opt):
     toy_opt['train'].update(fixed_g=['encoder.', 'decoder.0'])
     model = build_model(toy_opt)
@@ -183,6 +193,31 @@ def test_fused_calls_give_the_gradients_of_separate_ones(toy_opt):
     for expected, nets in ((expected_g, (g, f)), (expected_d, (d_a, d_b))):
         for gradient, parameter in zip(expected, [p for net in nets for p in net.parameters()]):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(('identity', 'detach', 'calls'), [
+    (True, False, [4, 2]), (False, False, [4]), (False, True, [2, 2])])
+def test_generator_calls_that_share_one(toy_opt, identity, detach, calls):
+    """Translation with identity; without identity translation with the cycle, with the gradients of separate calls."""
+    toy_opt['train'].update(detach_exposure=detach, cycle_jitter={'noise': 0.1})
+    if not identity:
+        toy_opt['train']['identity_opt'] = None
+    toy_opt['network_g']['head'] = 'gain'
+    gradients = []
+    for merge in (True, False):
+        toy_opt['train']['merge_g_calls'] = merge
+        torch.manual_seed(0)
+        model = build_model(toy_opt)
+        for net in model.networks.values():
+            net.double()
+        x, y = (batch(1)[key].double() * 2 - 1 for key in ('lq', 'gt'))
+        seen, losses = [], {}
+        model.networks['g'].register_forward_hook(lambda net, args, output, seen=seen: seen.append(len(args[0])))
+        torch.manual_seed(1)
+        model._generator_losses(x, y, losses)
+        assert seen == (calls if merge else [2, 2, 2] if identity else [2, 2])
+        gradients.append(torch.autograd.grad(sum(losses.values()), [*model.networks['g'].parameters()]))
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
 
 
 def test_generator_step_leaves_the_discriminators_alone(toy_model):
