@@ -95,20 +95,22 @@ def import_block(triples):
                   for module, name, alias in chosen if name is None]
         for module in dict.fromkeys(module for module, name, _ in chosen if name):
             names = sorted(((name, alias) for m, name, alias in chosen if m == module and name), key=name_order)
-            lines += [f'from {module} import {name} as {alias}' for name, alias in names if alias]
-            plain = ', '.join(name for name, alias in names if not alias)
-            line = f'from {module} import {plain}'
-            if len(line) > WIDTH:
-                start = f'from {module} import ('
-                line = textwrap.fill(f'{start}{plain})', WIDTH, subsequent_indent=' ' * len(start))
-            lines += [line] if plain else []
+            statements = {name: f'from {module} import {name} as {alias}' for name, alias in names if alias}
+            plain = [name for name, alias in names if not alias]
+            if plain:
+                line = f'from {module} import {", ".join(plain)}'
+                if len(line) > WIDTH:
+                    start = f'from {module} import ('
+                    line = textwrap.fill(f'{start}{", ".join(plain)})', WIDTH, subsequent_indent=' ' * len(start))
+                statements[plain[0]] = line
+            lines += [statements[name] for name, _ in names if name in statements]
     return '\n'.join(lines)
 
 
 def name_order(name):
     """isort's: constants, classes, functions."""
     name = name[0]
-    return (0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2), name
+    return (0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2), name.lower()
 
 
 def split_imports(text):

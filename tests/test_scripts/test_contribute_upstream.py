@@ -112,6 +112,26 @@ def test_files_are_where_basicsr_has_them(released, adopted):
             compile(text, path, 'exec')
 
 
+def test_imports_are_in_isorts_order():
+    """Constants, classes, functions, each without regard to case; an alias has its place by its name."""
+    spec = importlib.util.spec_from_file_location('contribute_upstream', ROOT / 'scripts' / 'contribute_upstream.py')
+    script = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = script  # its dataclasses look there
+    spec.loader.exec_module(script)
+    source = """from lowlight_cyclegan.archs import EMA, AutoExposure, EMAResidualBlock, EMAResNetGenerator, convert_it
+from lowlight_cyclegan.metrics import niqe_tolerant as module
+from basicsr.metrics import calculate_metric
+import numpy as np
+import cv2
+"""
+    _, triples, _ = script.split_imports(source)
+    triples = [(module.replace('.ema_resnet_arch', ''), name, alias) for module, name, alias in triples]
+    assert script.import_block(triples).splitlines() == [
+        'import cv2', 'import numpy as np', '',
+        'from basicsr.archs import EMA, AutoExposure, EMAResidualBlock, EMAResNetGenerator, convert_it',
+        'from basicsr.metrics import calculate_metric', 'from basicsr.metrics import niqe_tolerant as module']
+
+
 def test_second_run_changes_nothing(adopted):
     before = files(adopted)
     code, output = contribute(adopted)
