@@ -65,14 +65,14 @@ def test_ablation_rows_differ_in_their_switches_alone(name, use_ema, use_aspp):
     assert opt == paper
 
 
-def test_finetuning_starts_from_lite():
-    """Every network that fits takes lite's weights; of the full generator, the paper's, the tone curve alone does."""
+def test_each_stage_starts_from_the_one_before():
+    """Every network that fits takes its weights; of the full generator, the paper's, the tone curve alone does."""
     paper, lite, fine, full = (
         load(LIST.with_name(f'train_lol{stem}.yml')) for stem in ('', '_lite', '_lite_finetune', '_full'))
-    for opt in (fine, full):
+    for opt, start in ((fine, lite), (full, fine)):
         for name in ('g', 'f', 'd_a', 'd_b'):
             path = opt['path'][f'pretrain_network_{name}']
-            assert path == f"experiments/{lite['name']}/models/net_{name}_latest.pth"
+            assert path == f"experiments/{start['name']}/models/net_{name}_latest.pth"
             assert name == 'g' or opt[f'network_{name}'] == lite[f'network_{name}']
         assert opt['datasets']['val'] == lite['datasets']['val'] and opt['val']['metrics'] == lite['val']['metrics']
         assert opt['train']['cycle_jitter'] == lite['train']['cycle_jitter']
