@@ -157,8 +157,12 @@ def _problems(opt, is_train):
         elif jitter is not None:
             yield f'train:cycle_jitter: is no section, found {jitter!r}'
         yield from _built(opt, 'train:scheduler', SCHEDULERS, given={'optimizer', 'total_iter', 'last_epoch'})
-        if bool(_get(opt, 'train:distill_opt')) != bool(_get(opt, 'datasets:train:dataroot_teacher')):
-            yield 'datasets:train:dataroot_teacher and train:distill_opt: one is of no use without the other'
+        if _get(opt, 'datasets:train:type') == 'UnpairedImageDataset':
+            distill, teacher = _get(opt, 'train:distill_opt'), _get(opt, 'datasets:train:dataroot_teacher')
+            if distill and not teacher:
+                yield 'datasets:train:dataroot_teacher: is missing, train:distill_opt compares with its pictures'
+            elif teacher and not distill:
+                yield 'datasets:train:dataroot_teacher: is not used, there is no train:distill_opt: write ~'
         if opt['model_type'] == 'ZeroReferenceModel':
             yield from _zero_reference_problems(opt)
     for name in _get(opt, 'val:metrics') or ():

@@ -44,7 +44,7 @@ REWRITES = (
     (r"SHARED / 'data' / 'LOLv1'", "SHARED / 'LOL'"),
     (r"SHARED / 'weights'", "SHARED.parent / 'experiments' / 'pretrained_models'"),
 )
-LEFTOVERS = re.compile(rf"{PACKAGE}(?!_model)|LOLv1|'shared'")
+LEFTOVERS = re.compile(rf"{PACKAGE}(?!_model)|lowlight-cyclegan|LOLv1|'shared'")
 
 
 class Refusal(Exception):

@@ -19,7 +19,7 @@ from os import path as osp
 
 from lowlight_cyclegan.compat import force_option, load_options
 
-LOSSES = ('l_gan_g', 'l_gan_f', 'l_cycle', 'l_d_a', 'l_d_b')
+LOSSES = ('l_gan_g', 'l_gan_f', 'l_cycle', 'l_distill', 'l_d_a', 'l_d_b')
 
 
 def read_log(run):

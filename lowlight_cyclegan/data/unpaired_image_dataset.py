@@ -32,21 +32,22 @@ class _ImageSet:
 
     def __init__(self, key, opt):
         self.key = key
-        self.root = opt[f'dataroot_{key}']
+        self.root = osp.expanduser(opt[f'dataroot_{key}'])  # BasicSR does so for lq and gt alone
         self.crop = _height_width(opt['gt_size'])
         self.resize = opt.get('resize')
         self.chunks = []
         self.places = []  # (chunk, start, height, width) of each image in RAM
-        self.brightness = []  # mean of each image, filled by scan
+        self.brightness, self.shapes = [], []  # mean and (3, h, w) of each image, filled by scan
 
         images = scan_images(self.root, f'dataroot_{key}', opt['io_backend'])
         self.reader = FileReader(opt['io_backend'], {key: self.root})
         excluded = set(read_name_list(opt['exclude_names'], 'exclude_names')) if opt.get('exclude_names') else set()
-        self.paths = [path for name, path in images if name not in excluded]
+        self.names = {path: name for name, path in images if name not in excluded}
+        self.paths = list(self.names)
         self.num_excluded = len(images) - len(self.paths)
         if not self.paths:
             raise SystemExit(f"dataroot_{key}: exclude_names leaves no image in '{self.root}'")
-        if excluded and not self.num_excluded:
+        if excluded and not self.num_excluded and key != 'teacher':  # which made pictures of the others alone
             get_root_logger().warning(f"dataroot_{key}: none of the {len(excluded)} names of '{opt['exclude_names']}' "
                                       f"is in '{self.root}'; nothing is excluded")
 
@@ -105,6 +106,7 @@ class _ImageSet:
                 continue
             paths.append(path)
             self.brightness.append(img.numpy().mean())
+            self.shapes.append(img.shape)
             size += img.numel()
             if size <= budget:
                 self._hold(img)
@@ -156,7 +158,7 @@ class UnpairedImageDataset(data.Dataset):
             use_rot (bool): Use rotation (vertical flip and transposing h and w for implementation). Default: False.
             resize (int | list[int]): Reduce images before cropping (area interpolation): an int is the length of the
                 shorter side, smaller images stay as they are; [h, w] is the exact size. Default: None.
-            exclude_names (str): List file of names (without extension) to leave out in both folders. Default: None.
+            exclude_names (str): List file of names (without extension) to leave out in all folders. Default: None.
             cache (bool): Keep the decoded images in RAM, shared by the workers. Default: True.
             cache_limit_gb (float | None): Largest cache in GB (1e9 bytes); beyond it images are read from disk. None
                 is half of the memory that is available at the start, shared by the processes of this machine.
@@ -230,13 +232,17 @@ class UnpairedImageDataset(data.Dataset):
         """Find the teacher's picture of each low image."""
         if self.teacher is None:
             return
-        low, teacher = ([osp.splitext(osp.basename(path))[0] for path in images.paths]
-                        for images in (self.low, self.teacher))
-        missing = sorted({*low} - {*teacher})
+        of_name = {self.teacher.names[path]: index for index, path in enumerate(self.teacher.paths)}
+        missing = [name for name in map(self.low.names.get, self.low.paths) if name not in of_name]
         if missing:
             raise SystemExit(f"dataroot_teacher: no picture named {', '.join(missing[:5])} that can be read in "
-                             f"'{self.teacher.root}' ({len(missing)} of {len(low)} low images have none)")
-        self._teacher_index = [teacher.index(name) for name in low]
+                             f"'{self.teacher.root}' ({len(missing)} of {len(self.low)} low images have none)")
+        self._teacher_index = [of_name[self.low.names[path]] for path in self.low.paths]
+        for path, shape, index in zip(self.low.paths, self.low.shapes, self._teacher_index):
+            if shape != self.teacher.shapes[index]:
+                (_, low_h, low_w), (_, h, w) = shape, self.teacher.shapes[index]
+                raise SystemExit(f"dataroot_teacher: '{self.teacher.paths[index]}' is {w}x{h}, the low image '{path}' "
+                                 f'{low_w}x{low_h}: have the teacher make it anew, in the same size')
 
     def __len__(self):
         return len(self.low)
@@ -274,11 +280,8 @@ class UnpairedImageDataset(data.Dataset):
         if self.teacher is None:
             sample['lq'] = self._augment(self.low[index], rng)
         else:
-            low, teacher = self.low[index], self.teacher[self._teacher_index[index]]
-            if low.shape != teacher.shape:
-                raise SystemExit(f"dataroot_teacher: '{self.teacher.paths[self._teacher_index[index]]}' has not the "
-                                 f"size of '{self.low.paths[index]}'")
-            sample['lq'], sample['teacher'] = self._augment(torch.cat([low, teacher]), rng).chunk(2)
+            both = torch.cat([self.low[index], self.teacher[self._teacher_index[index]]])
+            sample['lq'], sample['teacher'] = self._augment(both, rng).chunk(2)
         if self.normal:
             sample['gt'] = self._augment(self.normal[normal_index], rng)
             sample['gt_path'] = self.normal.paths[normal_index]

@@ -33,7 +33,7 @@ class Enhancer(ModelHubMixin, library_name='lowlight_cyclegan', pipeline_tag='im
         self_ensemble (bool): Give the mean over the four flips of a picture: a little better, four times slower, and
             the memory of two more copies of it.
         denoise (float): From 0 to 1, strength of :func:`~lowlight_cyclegan.enhance.large.denoise` afterwards, for noise
-            that the network leaves; fine texture suffers.
+            that the network leaves; fine texture suffers. Takes the memory of another copy of a picture.
 
     Raises:
         ValueError: If precision, mode or denoise is none of these, or the device cannot be had.

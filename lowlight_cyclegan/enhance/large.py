@@ -526,24 +526,25 @@ def denoise(y, x, strength=1.0):
     Args:
         y (Tensor): Enhanced, (n, 3, h, w) in [-1, 1]. It is written to.
         x (Tensor): Low-light, the same.
-        strength (float): In [0, 1], a factor of that contrast.
+        strength (float): In [0, 1], the share of the filtered picture; the rest is ``y`` as it was.
 
     Returns:
         Tensor: ``y``.
     """
     h, w = y.shape[2:]
     halo = 2  # rows: a window of 3x3, and the mean of its coefficients over another
-    rows = max(halo, DENOISED_PIXELS // w)
+    rows = max(halo, DENOISED_PIXELS // (len(y) * w))
     above = y[:, :, :0]  # rows as they were before the last strip was written
     for top in range(0, h, rows):
         bottom = min(top + rows, h)
         first, last = max(0, top - halo), min(h, bottom + halo)
         guide, part = _guide(x[:, :, first:last].float()), torch.cat([above, y[:, :, top:last]], dim=2).float()
         above = y[:, :, bottom - halo:bottom].clone()
-        maps = _local_affine(guide, part, 1, DENOISED_RIDGE * strength**2)
+        maps = _local_affine(guide, part, 1, DENOISED_RIDGE)
         for c in range(3):
             strip = (maps[:, 3 * c:3 * c + 3] * guide).sum(1).add_(maps[:, 9 + c]).clamp_(-1, 1)
-            y[:, c, top:bottom] = strip[:, top - first:bottom - first]
+            strip = strip[:, top - first:bottom - first].to(y.dtype)
+            y[:, c, top:bottom] = y[:, c, top:bottom].lerp(strip, strength)
     return y
 
 
@@ -560,7 +561,7 @@ class Denoised(nn.Module):
 
     def forward(self, x):
         """(n, 3, h, w) in [-1, 1] -> the same."""
-        return denoise(self.net(x).contiguous(), x)
+        return denoise(self.net(x).clone(), x)  # the output may be x itself, or kept for gradients
 
 
 def _upsampled_strips(maps, h, w, pixels):

@@ -329,7 +329,8 @@ def enhance_video(source, output, enhancer, strength=1.0, codec=None, crf=None, 
     settings = {
         'input': file_sha256(source), 'weights': weights_hash(enhancer), 'mode': enhancer.mode,
         'precision': enhancer.precision, 'device': enhancer.device.type, 'strength': strength, 'codec': codec,
-        'crf': crf, 'smoothing': smoothing, 'segment': segment,
+        'crf': crf, 'smoothing': smoothing, 'segment': segment, 'self_ensemble': enhancer.self_ensemble,
+        'denoise': enhancer.denoise,
     }
     parts = _Parts(output, settings, overwrite)
     if not parts.manifest['complete']:

@@ -189,7 +189,7 @@ def iterations_within(opt, minutes):
     torch.backends.cudnn.benchmark = True  # as in training
     size = opt['datasets']['train']['gt_size']
     shape = [opt['datasets']['train']['batch_size_per_gpu'], 3, *(size if isinstance(size, list) else (size, size))]
-    data = {key: torch.randint(0, 256, shape, dtype=torch.uint8) for key in ('lq', 'gt')}
+    data = {key: torch.randint(0, 256, shape, dtype=torch.uint8) for key in ('lq', 'gt', 'teacher')}
     times = []
     while len(times) < 2 or sum(times[1:]) < PROBE_SECONDS and len(times) < 20:
         begin = time.perf_counter()

@@ -45,7 +45,7 @@ def _add_evaluate(parser):
         '--method', action='append', required=True, metavar='NAME[=FILE]',
         help='input, gamma, ...; NAME=WEIGHTS of zero_dce, sci, ruas, retinexnet (LABEL=ARCH:WEIGHTS where the label '
         'does not start with it) or of a training run; NAME=FILE.yml, an option file for testing. NAME+flips is the '
-        'mean over the four flips of an image. Repeatable')
+        'mean over the four flips of an image, NAME+denoise what is left after denoising. Repeatable')
     parser.add_argument('--data', action='append', required=True, metavar='NAME=LOW:HIGH',
                         help='folders of low images and references. Repeatable')
     parser.add_argument('--baseline', metavar='NAME', help='differences are to this method. Default: the first')

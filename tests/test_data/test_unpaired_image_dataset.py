@@ -116,9 +116,8 @@ def test_teacher_without_a_picture_or_of_another_size(folders):
     changes = {'dataroot_teacher': str(folders / 'teacher')}
     with pytest.raises(SystemExit, match=r'dataroot_teacher: no picture named 4 that can be read .*1 of 5 low images'):
         make(folders, **changes)
-    dataset = make(folders, **changes, exclude_names=write(folders, '4'))
-    with pytest.raises(SystemExit, match=r'dataroot_teacher: .*0\.png. has not the size of .*0\.png'):
-        dataset[0]
+    with pytest.raises(SystemExit, match=r'dataroot_teacher: .*0\.png. is 60x40, the low image .*0\.png. 56x40: have'):
+        make(folders, **changes, exclude_names=write(folders, '4'))
 
 
 def test_registered_once_and_built_by_basicsr(folders):
@@ -304,6 +303,21 @@ def test_lmdb(folders):
             for sample, expected in zip(collect(dataset, num_workers=workers), collect(make(folders)), strict=True):
                 assert torch.equal(sample[0], expected[0]) and torch.equal(sample[1], expected[1])
         pickle.dumps(dataset)  # open LMDBs stay out of what spawned workers receive
+
+
+def test_teacher_in_an_lmdb(folders):
+    """Whose names may hold dots and folders."""
+    keys = ['a/0', 'b/0', 'c.1', 'c.2', '4']
+    for key, offset in (('lq', 0), ('gt', 100), ('teacher', 0)):
+        (folders / key).mkdir(exist_ok=True)
+        for i in range(5):
+            cv2.imwrite(str(folders / key / f'{i}.png'), picture(offset + i) if key != 'teacher' else 255 - picture(i))
+        make_lmdb_from_imgs(str(folders / key), str(folders / f'{key}.lmdb'), [f'{i}.png' for i in range(5)], keys)
+    lmdb = {f'dataroot_{key}': str(folders / f'{key}.lmdb') for key in ('lq', 'gt', 'teacher')}
+    dataset = make(folders, io_backend={'type': 'lmdb'}, cache=False, **lmdb)
+    for index in range(5):
+        sample = dataset[SampleIndex(index, 0, index)]
+        assert torch.equal(sample['teacher'], 255 - sample['lq'])
 
 
 def test_training_and_validation_share_an_lmdb(folders):

@@ -147,7 +147,8 @@ def test_guided_is_the_same_in_strips_and_in_place(monkeypatch):
 def test_denoise_is_the_guided_filter_at_full_size_in_any_strips(monkeypatch):
     torch.manual_seed(0)
     x, y = torch.rand(2, 3, 41, 50) * 0.2 - 1, torch.rand(2, 3, 41, 50) * 2 - 1
-    expected = enhance_guided(lambda _: y, x, size=50, radius=1, eps=2e-3 * 0.25)
+    filtered = enhance_guided(lambda _: y, x, size=50, radius=1, eps=2e-3)
+    expected = (y + filtered) / 2
     for pixels in (1, 150, 2**18):
         monkeypatch.setattr(large, 'DENOISED_PIXELS', pixels)
         found = y.clone()

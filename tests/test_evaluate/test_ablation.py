@@ -116,6 +116,9 @@ def test_more_seeds_join_and_other_budgets_do_not(run, toy_run, refusal):
 
 def test_minutes_become_iterations(run, toy_run, monkeypatch):
     monkeypatch.setattr(ablation, 'PROBE_SECONDS', 0.01)
+    text = (toy_run / 'toy.yml').read_text()
+    text = text.replace('    exclude_names:', '    dataroot_teacher: data/low\n    exclude_names:')
+    (toy_run / 'toy.yml').write_text(text.replace('  gan_opt:', '  distill_opt: {type: L1Loss}\n  gan_opt:'))
     run('0.01min', seeds=[0], train=fake(10))
     counts = {r['row']: int(r['iterations']) for r in csv.DictReader((toy_run / 'out' / 'ablation.csv').open())}
     assert counts.keys() == ROWS.keys() and min(counts.values()) >= 1

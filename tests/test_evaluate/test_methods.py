@@ -116,6 +116,9 @@ def test_denoise(run):
         expected = (denoise(y, x)[0].permute(1, 2, 0).numpy()[..., ::-1] + 1) * 127.5
         assert np.abs(enhance(after.net, img)[0] - expected).max() < 1e-2
     assert len({method.fingerprint for method in (plain, flips, denoised, both)}) == 4
+    assert complexity(denoised.net, (32, 32))[0] == complexity(plain.net, (32, 32))[0]  # by way of gradients
+    x = torch.rand(1, 3, 600, 600) * 0.2 - 1  # in strips, from the input itself
+    torch.testing.assert_close(load_method('input+denoise').net(x), denoise(x.clone(), x.clone()))
 
 
 def test_enhance_keeps_pixels_and_order():
