@@ -58,7 +58,7 @@ setup(
     package_dir={'lowlight_cyclegan.options': 'options'},
     package_data={
         'lowlight_cyclegan.options': ['*.yml', '*.txt'],
-        'lowlight_cyclegan': ['weights/*.safetensors', 'weights/*.md', 'weights/*.png'],
+        'lowlight_cyclegan': ['weights/*.safetensors', 'weights/*.md', 'weights/*.png', 'weights/*.jpg'],
     },
     include_package_data=False,
     zip_safe=False,
