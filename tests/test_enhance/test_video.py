@@ -273,6 +273,7 @@ def test_what_is_refused(tmp_path):
 class Mirror:
     """Enhances nothing."""
     network, device, mode, precision, last_mode = torch.nn.Identity(), torch.device('cpu'), 'auto', 'fp32', 'direct'
+    self_ensemble, denoise = False, 0.0
 
     def enhance(self, x, strength, mode):
         return x
