@@ -47,7 +47,7 @@ class _ImageSet:
         self.num_excluded = len(images) - len(self.paths)
         if not self.paths:
             raise SystemExit(f"dataroot_{key}: exclude_names leaves no image in '{self.root}'")
-        if excluded and not self.num_excluded and key != 'teacher':  # which made pictures of the others alone
+        if excluded and not self.num_excluded and key != 'teacher':  # it may have left them out itself
             get_root_logger().warning(f"dataroot_{key}: none of the {len(excluded)} names of '{opt['exclude_names']}' "
                                       f"is in '{self.root}'; nothing is excluded")
 
