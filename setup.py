@@ -62,5 +62,5 @@ setup(
     },
     include_package_data=False,
     zip_safe=False,
-    entry_points={'console_scripts': ['lowlight-cyclegan=lowlight_cyclegan.cli:main']},
+    entry_points={'console_scripts': ['lowlight-cyclegan=lowlight_cyclegan.commands:main']},
 )

@@ -12,8 +12,8 @@ autoload.install()
 
 def register():
     """Repair BasicSR where it needs it and register our archs, datasets, losses, metrics and models. Repeatable."""
-    from . import plugin
-    plugin.register()
+    from . import registration
+    registration.register()
 
 
 def __getattr__(name):

@@ -47,14 +47,14 @@ class ImportHook:
 
 def register():
     """Register the plugin. It must not break an `import basicsr` that has nothing to do with it."""
-    if 'lowlight_cyclegan.compat' in sys.modules:
+    if 'lowlight_cyclegan.repairs' in sys.modules:
         return  # it is what asked for basicsr, on the way to register
     try:
-        from . import compat, plugin
-        compat.apply()
+        from . import registration, repairs
+        repairs.apply()
         # When one of these asked for basicsr it is half imported now; parse_options registers the rest.
         if not any(name in sys.modules for name in TOOLBOX_HALF):
-            plugin.register()
+            registration.register()
     except Exception as error:
         import warnings
         warnings.warn(f'lowlight_cyclegan is attached but cannot register: {error!r}', stacklevel=2)

@@ -4,7 +4,7 @@ BasicSR's test_pipeline and flags; ./results takes what it writes.
 """
 import os
 
-from .cli import run_parser
+from .config import run_parser
 
 
 def main():

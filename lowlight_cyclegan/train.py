@@ -6,7 +6,7 @@ import os
 import re
 import signal
 
-from .cli import run_parser
+from .config import run_parser
 
 
 def main():

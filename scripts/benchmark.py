@@ -28,7 +28,7 @@ Target = collections.namedtuple('Target', 'title wanted values at_most', default
 
 def toy_options(opt_file, folder, batch_size):
     """Options of a training file with everything written to ``folder``."""
-    from lowlight_cyclegan.compat import load_options
+    from lowlight_cyclegan.config import load_options
     opt = load_options(opt_file)
     opt.update(is_train=True, num_gpu=0, dist=False, rank=0, world_size=1, auto_resume=False)
     opt['path'] = dict.fromkeys(('models', 'training_states', 'visualization', 'log'), folder)

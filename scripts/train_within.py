@@ -17,11 +17,11 @@ from copy import deepcopy
 from os import path as osp
 
 from lowlight_cyclegan import preflight, register
-from lowlight_cyclegan.compat import complete_options, find_file, force_option, load_options
+from lowlight_cyclegan.config import find_file, force_option, load_options, options_dir
+from lowlight_cyclegan.repairs import complete_options
 from lowlight_cyclegan.enhance.pretrained import load_pretrained, save_pretrained
-from lowlight_cyclegan.evaluate.ablation import iterations_within
+from lowlight_cyclegan.training.ablation import iterations_within
 from lowlight_cyclegan.messages import fail
-from lowlight_cyclegan.plugin import options_dir
 
 TRAINING_SHARE = 0.85  # of the budget; validations, checkpoints and decoding take the rest
 LAST_WORDS = 20  # seconds to save in, at the end of the budget

@@ -9,17 +9,17 @@ import lowlight_cyclegan
 
 lowlight_cyclegan.register()
 from basicsr.archs import build_network  # noqa: E402  (BasicSR imports once it is mended)
-from lowlight_cyclegan import compat, plugin, train  # noqa: E402
+from lowlight_cyclegan import config, train  # noqa: E402
 from lowlight_cyclegan.data.data_util import read_name_list  # noqa: E402
 from lowlight_cyclegan.models import LowLightCycleGANModel  # noqa: E402
 
-FILES = sorted(Path(plugin.options_dir()).glob('*.yml'))
+FILES = sorted(Path(config.options_dir()).glob('*.yml'))
 TRAINING = [file for file in FILES if file.name.startswith('train_lol')]
-LIST = Path(plugin.options_dir()) / 'lol_val40.txt'
+LIST = Path(config.options_dir()) / 'lol_val40.txt'
 
 
 def load(file):
-    return compat.load_options(str(file))
+    return config.load_options(str(file))
 
 
 @pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem)

@@ -6,8 +6,8 @@ import yaml
 import lowlight_cyclegan
 
 lowlight_cyclegan.register()
-from lowlight_cyclegan import compat, preflight  # noqa: E402
-from lowlight_cyclegan.plugin import options_dir  # noqa: E402
+from lowlight_cyclegan import config, preflight, repairs  # noqa: E402
+from lowlight_cyclegan.config import options_dir  # noqa: E402
 
 
 @pytest.fixture
@@ -16,9 +16,9 @@ def problems(toy_run, monkeypatch):
     monkeypatch.chdir(toy_run)
 
     def run(*changes, remove=(), is_train=True):
-        opt = compat.load_options('toy.yml')
+        opt = config.load_options('toy.yml')
         for change in changes:
-            compat.force_option(opt, change)
+            config.force_option(opt, change)
         for path in remove:
             *sections, key = path.split(':')
             section = opt
@@ -218,9 +218,9 @@ def test_own_options_have_only_the_expected_problems(name, tmp_path, monkeypatch
     path = os.path.join(options_dir(), name)
     with open(path, encoding='utf-8') as f:
         assert isinstance(yaml.safe_load(f), dict)
-    opt = compat.load_options(path)
-    args = compat.run_parser('x').parse_args(['-opt', path])
-    compat.complete_options(opt, args)
+    opt = config.load_options(path)
+    args = config.run_parser('x').parse_args(['-opt', path])
+    repairs.complete_options(opt, args)
     with pytest.raises(SystemExit) as stop:
         preflight.check(opt, is_train='train' in opt)
     for line in str(stop.value).splitlines():

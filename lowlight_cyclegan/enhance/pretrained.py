@@ -180,7 +180,7 @@ def _from_checkpoint(path):
 
 
 def _network_options(path):
-    from lowlight_cyclegan.compat import load_options
+    from lowlight_cyclegan.config import load_options
     try:
         options = load_options(path).get('network_g')
     except SystemExit as error:

@@ -11,11 +11,11 @@ from lowlight_cyclegan.data.data_util import decode_image, map_threaded
 from lowlight_cyclegan.messages import fail, first_line, warn
 from lowlight_cyclegan.metrics.lpips_metric import build_lpips
 from lowlight_cyclegan.metrics.metric_util import default_device
-from .datasets import write_atomically
-from .fingerprint import find_matches, fingerprint
+from lowlight_cyclegan.prepare.layouts import write_atomically
+from lowlight_cyclegan.prepare.fingerprint import find_matches, fingerprint
 from .measure import HEADINGS, METRICS, Cache, Protocol, find_pairs, measure
 from .methods import complexity, load_method
-from .overlap import load_fingerprints
+from lowlight_cyclegan.prepare.overlap import load_fingerprints
 from .statistics import bootstrap_interval, mean_and_error
 from .tables import Table, to_csv, to_latex, to_markdown, to_terminal
 

@@ -17,7 +17,7 @@ from lowlight_cyclegan import __version__
 from lowlight_cyclegan.data.data_util import IMAGE_EXTENSIONS, decode_image
 from lowlight_cyclegan.messages import fail
 from lowlight_cyclegan.models.checkpoint import file_sha256
-from .datasets import write_atomically
+from lowlight_cyclegan.prepare.layouts import write_atomically
 from .methods import enhance
 
 __all__ = ['HEADINGS', 'METRICS', 'Cache', 'Pair', 'Protocol', 'device_name', 'find_pairs', 'gt_mean', 'measure',

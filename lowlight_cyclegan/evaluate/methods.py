@@ -118,7 +118,7 @@ def _weightless(name):
 
 
 def _from_options(path):
-    from lowlight_cyclegan.compat import load_options
+    from lowlight_cyclegan.config import load_options
     opt = load_options(path)
     weights = (opt.get('path') or {}).get('pretrain_network_g')
     if not isinstance(opt.get('network_g'), dict) or opt['network_g'].get('type') not in ARCH_REGISTRY:

@@ -236,9 +236,9 @@ def test_option_file_names_methods_that_exist(tmp_path, write_images):
 
     import lowlight_cyclegan
     lowlight_cyclegan.register()
-    from lowlight_cyclegan import compat, plugin, preflight
-    file = Path(plugin.options_dir()) / 'test_lol_baselines.yml'
-    opt = compat.load_options(str(file))
+    from lowlight_cyclegan import config, preflight
+    file = Path(config.options_dir()) / 'test_lol_baselines.yml'
+    opt = config.load_options(str(file))
     opt['val']['metrics'].pop('lpips')  # whose weights may not be here
     for key in ('lq', 'gt'):
         opt['datasets']['test'][f'dataroot_{key}'] = str(write_images(tmp_path / key, 2))

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from basicsr.metrics import calculate_psnr, calculate_ssim
 
-from lowlight_cyclegan import cli
+from lowlight_cyclegan import commands as cli
 from lowlight_cyclegan.evaluate import measure
 from lowlight_cyclegan.evaluate.measure import Cache, Protocol, find_pairs, gt_mean, measure_pair
 

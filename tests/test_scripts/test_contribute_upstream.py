@@ -10,7 +10,7 @@ import torch
 import yaml
 from pathlib import Path
 
-from lowlight_cyclegan.compat import OptionLoader
+from lowlight_cyclegan.config import OptionLoader
 
 ROOT = Path(__file__).resolve().parents[2]
 SETUP_CFG = """
@@ -251,7 +251,7 @@ def run(name, cwd, *args, beside=False):
         for registry in (ARCH_REGISTRY, DATASET_REGISTRY, MODEL_REGISTRY):
             assert not any(obj.__module__.startswith('lowlight_cyclegan') for _, obj in registry)
         runpy.run_path(sys.argv[0], run_name='__main__')
-        assert beside or 'lowlight_cyclegan.compat' not in sys.modules
+        assert beside or 'lowlight_cyclegan.repairs' not in sys.modules
     except BaseException:
         traceback.print_exc()
         os._exit(1)

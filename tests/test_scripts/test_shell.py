@@ -3,7 +3,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ['scripts/env.sh', 'scripts/pack.sh', 'scripts/quickstart.sh', 'scripts/test.sh', 'scripts/train_full.sh',
+SCRIPTS = ['scripts/env.sh', 'scripts/quickstart.sh', 'scripts/test.sh',
            '.ci/run']
 
 
@@ -16,7 +16,7 @@ def test_syntax(script):
     assert bash('-n', ROOT / script).returncode == 0
 
 
-@pytest.mark.parametrize('script', ['pack.sh', 'quickstart.sh', 'test.sh', 'train_full.sh'])
+@pytest.mark.parametrize('script', ['quickstart.sh', 'test.sh'])
 @pytest.mark.parametrize('flag', ['-h', '--help'])
 def test_help_comes_at_once(script, flag, tmp_path):
     result = bash(ROOT / 'scripts' / script, flag, cwd=tmp_path)

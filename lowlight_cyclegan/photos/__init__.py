@@ -1,0 +1,1 @@
+"""Photos as people have them: files and folders, read, enhanced, written, reported."""

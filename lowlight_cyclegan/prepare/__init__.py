@@ -1,0 +1,1 @@
+"""Datasets on disk: laid out, checked, fingerprinted, compared for overlap."""

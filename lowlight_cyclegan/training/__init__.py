@@ -1,0 +1,1 @@
+"""Around training: budgets and ablations."""

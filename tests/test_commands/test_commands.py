@@ -1,0 +1,152 @@
+import json
+import os
+import pytest
+import subprocess
+import sys
+import torch
+from pathlib import Path
+
+from lowlight_cyclegan import __version__
+from lowlight_cyclegan import commands as cli
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def python(*args):
+    """Run Python with the package importable; returns the finished process with its output as text."""
+    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    return subprocess.run([sys.executable, *args], env=env, text=True, capture_output=True, timeout=300)
+
+
+def test_package_and_cli_are_light():
+    code = 'import sys; import lowlight_cyclegan.commands, lowlight_cyclegan.train, lowlight_cyclegan.test; ' \
+           'print([m for m in ("torch", "basicsr", "numpy", "cv2", "mmengine") if m in sys.modules])'
+    assert python('-c', code).stdout.strip() == '[]'
+
+
+def test_submodules_import_without_register():
+    """BasicSR 1.4.2 cannot be imported with torchvision >= 0.17: importing the package mends that."""
+    result = python('-c', 'from lowlight_cyclegan.archs import EMAResNetGenerator; print(EMAResNetGenerator.__name__)')
+    assert result.stdout.strip() == 'EMAResNetGenerator', result.stderr
+
+
+def test_help_names_all_commands(capsys):
+    cli.main([])
+    text = capsys.readouterr().out
+    assert all(name in text for name in ('train', 'test', 'attach', 'detach', 'info'))
+    cli.main(['--version'])
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize('command', ['train', 'test', 'attach', 'detach', 'info'])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, '--help'])
+    assert stop.value.code == 0 and f'lowlight-cyclegan {command}' in capsys.readouterr().out
+
+
+def test_module_help_names_the_module():
+    assert 'usage: python -m lowlight_cyclegan.train' in python('-m', 'lowlight_cyclegan.train', '--help').stdout
+
+
+def test_info(capsys):
+    cli.main(['info'])
+    text = capsys.readouterr().out
+    assert 'EMAResNetGenerator' in text and 'LowLightCycleGANModel' in text and torch.__version__.split('+')[0] in text
+
+
+def test_info_for_programs(capsys):
+    cli.main(['info', '--json'])
+    found = json.loads(capsys.readouterr().out)
+    assert 'lite' in found['weights'] and 'EMAResNetGenerator' in found['archs']
+
+
+def test_info_prints_model_cards(capsys):
+    cli.main(['info', 'lite'])
+    assert capsys.readouterr().out.startswith('# lite')
+    with pytest.raises(SystemExit, match='did you mean lite'):
+        cli.main(['info', 'lit'])
+
+
+@pytest.mark.parametrize('shell', ['bash', 'zsh', 'tcsh'])
+def test_completion_knows_every_command_and_flag(capsys, shell):
+    cli.main(['completion', shell])
+    text = capsys.readouterr().out
+    for word in ('enhance', 'ablate', 'strength', 'smoothing', 'opset', 'force_yml'):
+        assert word in text
+
+
+@pytest.fixture
+def command(forked, toy_run, monkeypatch):
+    """Function that runs a command line of ours in the folder of the toy run."""
+    import lowlight_cyclegan
+    lowlight_cyclegan.register()
+    monkeypatch.chdir(toy_run)
+
+    def run(*args):
+        monkeypatch.setattr(sys, 'argv', ['lowlight-cyclegan', *args])
+        return forked(lambda: cli.main(list(args)))
+
+    return run
+
+
+def test_mistake_is_one_line(command, toy_run):
+    code, output = command('train', '-opt', 'toy.yml', '--force_yml', 'train:totl_iter=1')
+    assert code == 1 and output == 'train:totl_iter: unknown key, did you mean total_iter?\n'
+    assert not (toy_run / 'experiments').exists()
+
+
+def test_unreadable_pictures_are_named(command, toy_run):
+    (toy_run / 'data' / 'low' / '5.png').write_bytes((toy_run / 'data' / 'low' / '5.png').read_bytes()[:99])
+    code, output = command('train', '-opt', 'toy.yml', '--force_yml', 'train:total_iter=1')
+    assert code == 0 and '5.png' in output and '8 low images' in output
+
+
+def test_interrupt_is_one_line(toy_run, monkeypatch):
+    from lowlight_cyclegan import register, train
+    register()
+    from basicsr import train as train_script
+
+    def interrupted(root):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_script, 'train_pipeline', interrupted)
+    monkeypatch.setattr(sys, 'argv', ['train', '-opt', 'toy.yml'])
+    with pytest.raises(SystemExit, match='Interrupted'):
+        train.main()
+
+
+def test_train_resumes_inside_an_epoch_and_tests(command, toy_run):
+    """Started again after 4 of 5 iterations, inside the second epoch, a run ends as the uninterrupted one."""
+    def train(*args):
+        code, output = command('train', '-opt', 'toy.yml', *args)
+        assert code == 0, output[-2000:]
+        models = toy_run / 'experiments' / 'toy' / 'models'
+        nets = {name: torch.load(models / f'net_{name}_latest.pth') for name in ('g', 'f', 'd_a', 'd_b')}
+        (models / 'net_g_latest.pth').unlink()
+        return nets, output
+
+    whole, _ = train()
+    states = toy_run / 'experiments' / 'toy' / 'training_states'
+    assert sorted(os.listdir(states)) == ['2.state', '4.state']
+    resumed, output = train('--auto_resume')
+    assert 'Resuming training from epoch: 1, iter: 4.' in output and 'iter:       5' in output
+    for name, net in whole.items():
+        for key, weights in net.items():
+            for parameter, value in weights.items():
+                assert torch.equal(value, resumed[name][key][parameter]), f'{name} {key} {parameter}'
+
+    (toy_run / 'test.yml').write_text("""
+name: toy_test
+model_type: LowLightCycleGANModel
+num_gpu: auto
+datasets:
+  test:
+    {name: t, type: PairedImageDataset, dataroot_lq: data/low, dataroot_gt: data/high, io_backend: {type: disk}}
+network_g: {type: EMAResNetGenerator, num_feat: 8, num_block: 1, ema_factor: 4}
+path: {pretrain_network_g: experiments/toy/models/net_g_4.pth}
+val: {save_img: true, metrics: {psnr: {type: calculate_psnr, crop_border: 0}}}
+""")
+    code, output = command('test', '-opt', 'test.yml')
+    assert code == 0 and '# psnr' in output, output[-2000:]
+    assert len(list((toy_run / 'results' / 'toy_test' / 'visualization' / 't').iterdir())) == 11

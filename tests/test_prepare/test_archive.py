@@ -1,0 +1,84 @@
+import pytest
+import stat
+import zipfile
+
+from lowlight_cyclegan.prepare import archive
+from lowlight_cyclegan.prepare.archive import open_source
+
+
+def make_zip(path, entries):
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as z:
+        for name, content in entries:
+            z.writestr(name, content)
+    return str(path)
+
+
+def test_zip_and_folder_give_the_same(tmp_path):
+    folder = tmp_path / 'f'
+    (folder / 'a' / '.git').mkdir(parents=True)
+    for name in ('a/1.png', 'b.txt', 'a/.hidden', 'a/.git/x'):
+        (folder / name).write_bytes(name.encode())
+    path = make_zip(tmp_path / 'f.zip', [('a/', ''), ('a/1.png', 'a/1.png'), ('b.txt', 'b.txt'), ('a/.hidden', '1'),
+                                         ('__MACOSX/a/1.png', '2')])
+    for source in (open_source(str(folder)), open_source(path)):
+        assert source.files == ['a/1.png', 'b.txt'] and source.read('a/1.png') == b'a/1.png'
+
+
+@pytest.mark.parametrize('name', ['../1.png', 'a/../../1.png', '/etc/1.png', 'C:/1.png', '..\\1.png'])
+def test_paths_that_escape_are_refused(tmp_path, refusal, name):
+    path = make_zip(tmp_path / 'x.zip', [('a.png', 'a'), (name, 'b')])
+    assert 'points outside' in refusal(open_source, path)
+
+
+def test_links_are_refused(tmp_path, refusal):
+    link = zipfile.ZipInfo('low')
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    assert "'low' is a link" in refusal(open_source, make_zip(tmp_path / 'x.zip', [(link, '/etc')]))
+
+
+def test_bombs_are_refused(tmp_path, refusal, monkeypatch):
+    path = make_zip(tmp_path / 'x.zip', [('1.png', bytes(4 << 20))])
+    assert "'1.png' unpacks to 4194304 bytes" in refusal(open_source, path)
+    monkeypatch.setattr(archive, 'MAX_BYTES', 100)
+    assert 'zip bomb' in refusal(open_source, make_zip(tmp_path / 'y.zip', [('1.png', '1' * 60), ('2.png', '2' * 60)]))
+    monkeypatch.setattr(archive, 'MAX_FILES', 1)
+    assert 'holds 2 files' in refusal(open_source, str(tmp_path / 'y.zip'))
+
+
+def test_many_small_bombs_are_refused(tmp_path, refusal):
+    """Each of them is below the size from which one entry is judged."""
+    path = make_zip(tmp_path / 'x.zip', [(f'{i}.png', bytes(1 << 20)) for i in range(3)])
+    assert 'zip bomb' in refusal(open_source, path)
+
+
+@pytest.mark.filterwarnings('ignore:Duplicate name')
+def test_repeated_names_are_refused(tmp_path, refusal):
+    assert 'there twice' in refusal(open_source, make_zip(tmp_path / 'x.zip', [('1.png', 'a'), ('1.png', 'b')]))
+
+
+def test_encrypted_entries_are_refused(tmp_path, refusal):
+    path = make_zip(tmp_path / 'x.zip', [('1.png', 'abc')])
+    content = bytearray(open(path, 'rb').read())
+    content[content.index(b'PK\x01\x02') + 8] |= 1  # the flag in the central directory
+    (tmp_path / 'x.zip').write_bytes(content)
+    assert 'encrypted' in refusal(open_source, path)
+
+
+def test_partial_downloads_are_refused(tmp_path, refusal):
+    path = tmp_path / 'x.zip'
+    make_zip(path, [('1.png', 'abc' * 100)])
+    path.write_bytes(path.read_bytes()[:-30])
+    assert 'not a complete zip archive' in refusal(open_source, str(path))
+    for name, text in (('x.zip.part', 'not finished'), ('x.rar', 'unpack it')):
+        (tmp_path / name).write_bytes(b'x')
+        assert text in refusal(open_source, str(tmp_path / name))
+    assert 'no such file' in refusal(open_source, str(tmp_path / 'absent.zip'))
+
+
+def test_damaged_entries_are_named(tmp_path):
+    path = tmp_path / 'x.zip'
+    with zipfile.ZipFile(path, 'w') as z:
+        z.writestr('1.png', b'abcdefgh')
+    path.write_bytes(path.read_bytes().replace(b'abcd', b'abcx'))
+    with pytest.raises(ValueError, match='damaged in the archive'):
+        open_source(str(path)).read('1.png')
