@@ -1,6 +1,34 @@
 """The command ``info``."""
+from __future__ import annotations
+
+import argparse
+import json
 import sys
 from os import path as osp
+
+from lowlight_cyclegan.messages import fail, nearest
+
+HELP = 'show versions, paths, weights and what is registered in BasicSR, or a model card'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('model', nargs='?', help='weights in the package, for example lite: prints their card')
+    parser.add_argument('--json', action='store_true', help='for programs')
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.model:
+        from lowlight_cyclegan.enhance.pretrained import boxed, card
+        if args.model not in boxed():
+            fail(f'{args.model}: no weights of that name are in the box{nearest(args.model, boxed())}')
+        print(json.dumps({'name': args.model, 'card': card(args.model)}) if args.json else card(args.model))
+        return
+    found = info()
+    if args.json:
+        print(json.dumps(found, indent=1))
+        return
+    for name, value in found.items():
+        print(f'{name:<17} {", ".join(value) or "none" if isinstance(value, list) else value or "not installed"}')
 
 
 def info():

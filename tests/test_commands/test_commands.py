@@ -8,8 +8,9 @@ from pathlib import Path
 
 from lowlight_cyclegan import __version__
 from lowlight_cyclegan import commands as cli
+from lowlight_cyclegan.prepare import layouts
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def python(*args):
@@ -38,11 +39,36 @@ def test_help_names_all_commands(capsys):
     assert capsys.readouterr().out.strip() == __version__
 
 
-@pytest.mark.parametrize('command', ['train', 'test', 'attach', 'detach', 'info'])
+@pytest.mark.parametrize('command', [
+    *cli.COMMANDS, 'data lol', 'data lolv2', 'data lsrw', 'data folder', 'data overlap'])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main([command, '--help'])
-    assert stop.value.code == 0 and f'lowlight-cyclegan {command}' in capsys.readouterr().out
+        cli.main([*command.split(), '--help'])
+    assert stop.value.code == 0 and f'usage: lowlight-cyclegan {command}' in capsys.readouterr().out
+
+
+def test_unknown_command_names_all(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(['enhanse'])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and "'enhanse'" in error and all(f"{name}'" in error for name in cli.COMMANDS)
+
+
+def test_data_needs_a_name(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(['data'])
+    assert stop.value.code == 2 and 'required: NAME' in capsys.readouterr().err
+
+
+def test_interrupt_of_a_command_is_one_line(tmp_path, monkeypatch, capsys):
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(layouts, 'prepare', interrupted)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(['data', 'lol', str(tmp_path)])
+    assert stop.value.code == 130 and capsys.readouterr().err == 'Interrupted; the same command continues.\n'
 
 
 def test_module_help_names_the_module():

@@ -1,0 +1,60 @@
+"""The command ``evaluate``: methods compared on datasets."""
+from __future__ import annotations
+
+import argparse
+import os
+
+from .arguments import natural, size
+
+HELP = 'compare methods on datasets: one table with figures'
+INTERRUPTED = 'Interrupted; the same command continues.'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--method', action='append', required=True, metavar='NAME[=FILE]',
+        help='input, gamma, ...; NAME=WEIGHTS of zero_dce, sci, ruas, retinexnet (LABEL=ARCH:WEIGHTS where the label '
+        'does not start with it) or of a training run; NAME=FILE.yml, an option file for testing. NAME+flips is the '
+        'mean over the four flips of an image, NAME+denoise what is left after denoising. Repeatable')
+    parser.add_argument('--data', action='append', required=True, metavar='NAME=LOW:HIGH',
+                        help='folders of low images and references. Repeatable')
+    parser.add_argument('--baseline', metavar='NAME', help='differences are to this method. Default: the first')
+    parser.add_argument('--train-manifest', action='append', default=[], metavar='PATH',
+                        help='manifest or folder of a training set: images it shares with the data get a warning and '
+                        'rows without them. Repeatable')
+    parser.add_argument('--output', default='results/evaluate', metavar='DIR', help='default: %(default)s')
+    parser.add_argument('--cache', metavar='DIR', help='what was measured before. Default: OUTPUT/cache')
+    parser.add_argument('--device', help='default: cuda where there is one, else cpu')
+    protocol = parser.add_argument_group('protocol, printed with the table')
+    protocol.add_argument('--color', choices=['rgb', 'y'], default='rgb', help='of PSNR and SSIM. Default: %(default)s')
+    protocol.add_argument('--border', type=natural, default=0, metavar='N', help='pixels left out. Default: 0')
+    protocol.add_argument('--rounding', choices=['nearest', 'floor', 'none'], default='nearest',
+                          help='of outputs to 8 bits. Default: %(default)s')
+    protocol.add_argument('--resize', type=size, metavar='WxH', help='of inputs and references. Default: off')
+    protocol.add_argument('--metrics', choices=['basicsr', 'fast'], default='basicsr',
+                          help="BasicSR's numpy code, or batched torch. Default: %(default)s")
+    protocol.add_argument('--ssim', choices=['gaussian', 'uniform'], default='gaussian',
+                          help="window: BasicSR's 11x11, or 7x7 as in scikit-image. Default: %(default)s")
+    protocol.add_argument('--lpips', choices=['alex', 'vgg', 'squeeze', 'none'], default='alex',
+                          help='default: %(default)s')
+    protocol.add_argument('--lpips-trunk', metavar='FILE', help="torchvision's weights of it. Default: download")
+    figures = parser.add_argument_group('figures')
+    figures.add_argument('--no-figures', action='store_true', help='tables alone')
+    figures.add_argument('--figure-images', nargs='+', metavar='IMAGE', help='rows. Default: three of each dataset')
+    figures.add_argument('--crop', type=natural, nargs=4, metavar=('X', 'Y', 'W', 'H'),
+                         help='enlarged. Default: where the reference has most detail')
+
+
+def run(args: argparse.Namespace) -> None:
+    import lowlight_cyclegan
+    lowlight_cyclegan.register()
+    from lowlight_cyclegan.evaluate.comparison import compare
+    if int(os.environ.get('WORLD_SIZE', 1)) == 1:
+        compare(args)
+        return
+    from torch.distributed import destroy_process_group
+
+    from lowlight_cyclegan.repairs import init_dist
+    init_dist('pytorch')
+    compare(args)
+    destroy_process_group()

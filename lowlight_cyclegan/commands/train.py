@@ -1,0 +1,18 @@
+"""The command ``train``: ``python -m lowlight_cyclegan.train`` with the same flags."""
+from __future__ import annotations
+
+import argparse
+import sys
+
+HELP = 'train from an option file; results go to ./experiments'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from lowlight_cyclegan.config import add_run_flags
+    add_run_flags(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from lowlight_cyclegan import train
+    sys.argv = ['lowlight-cyclegan train', *sys.argv[2:]]
+    train.main()
