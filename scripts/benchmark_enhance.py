@@ -20,7 +20,7 @@ def generator(name, precision='fp32', prepare=True):
     """'lite', 'full' (the paper's, random weights) or 'zero_dce' (random weights), ready to run on the CPU."""
     import torch
     from lowlight_cyclegan.archs import EMAResNetGenerator, ZeroDCE
-    from lowlight_cyclegan.enhance.large import prepare_for_inference
+    from lowlight_cyclegan.enhance.inference import prepare_for_inference
     torch.manual_seed(0)
     if name == 'zero_dce':
         net = ZeroDCE()
@@ -42,7 +42,8 @@ def photo(height, width, n=1):
 def runner(net, mode, precision):
     """x -> output in a mode and precision, without gradients."""
     import torch
-    from lowlight_cyclegan.enhance.large import enhance_exact, enhance_guided
+    from lowlight_cyclegan.enhance.guided import enhance_guided
+    from lowlight_cyclegan.enhance.strips import enhance_exact
     call = {'direct': net, 'exact': lambda x: enhance_exact(net, x), 'guided': lambda x: enhance_guided(net, x)}[mode]
 
     def run(x):

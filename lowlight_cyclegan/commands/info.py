@@ -46,12 +46,12 @@ def info():
     from lowlight_cyclegan.config import options_dir
     from lowlight_cyclegan.registration import register
     register()
-    from lowlight_cyclegan.enhance.pretrained import boxed
+    from lowlight_cyclegan.enhance.pretrained import bundled
     from basicsr.utils import registry
     found = {
         'lowlight_cyclegan': f'{__version__} in {osp.dirname(osp.abspath(lowlight_cyclegan.__file__))}',
         'options': options_dir(),
-        'weights': boxed(),
+        'weights': bundled(),
         'toolbox': toolbox_dir(),
         'attached': attached_dirs(),
         'python': sys.version.split()[0],

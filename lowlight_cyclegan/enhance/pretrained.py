@@ -1,4 +1,4 @@
-"""Networks with their weights: from the box, from files that say what they hold, from training runs, from the hub."""
+"""Networks with their weights: bundled ones, from files that say what they hold, from training runs, from the hub."""
 import glob
 import json
 import os
@@ -10,21 +10,21 @@ from os import path as osp
 from lowlight_cyclegan.archs.ema_resnet_arch import convert_cyclegan_generator
 from lowlight_cyclegan.messages import nearest
 
-__all__ = ['boxed', 'card', 'infer_options', 'load_pretrained', 'load_state', 'save_pretrained']
+__all__ = ['bundled', 'card', 'infer_options', 'load_pretrained', 'load_state', 'save_pretrained']
 
-BOX = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'weights')
+BUNDLED = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'weights')
 CHECKPOINTS = ('params_ema', 'params')  # the averaged weights are those a training run validates
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'  # a folder as the Hugging Face hub has it
 
 
-def boxed():
+def bundled():
     """Names of the weights that the package brings along."""
-    return sorted(osp.splitext(osp.basename(path))[0] for path in glob.glob(osp.join(BOX, '*.safetensors')))
+    return sorted(osp.splitext(osp.basename(path))[0] for path in glob.glob(osp.join(BUNDLED, '*.safetensors')))
 
 
 def card(name):
-    """Model card of weights in the box, Markdown."""
-    with open(osp.join(BOX, f'{name}.md'), encoding='utf-8') as f:
+    """Model card of bundled weights, Markdown."""
+    with open(osp.join(BUNDLED, f'{name}.md'), encoding='utf-8') as f:
         return f.read()
 
 
@@ -34,7 +34,7 @@ def load_pretrained(name_or_path, options=None, hub=None):
     Args:
         name_or_path (str): One of
 
-            - a name in the box (:func:`boxed`);
+            - a name of bundled weights (:func:`bundled`);
             - a ``.safetensors`` file of ours, which says what it holds;
             - a ``.pth`` file of BasicSR's format or of the original CycleGAN; averaged weights are preferred;
             - a folder with config.json and model.safetensors, as the Hugging Face hub has it;
@@ -52,15 +52,15 @@ def load_pretrained(name_or_path, options=None, hub=None):
         ValueError: One line: what was asked for, what was found, what to do.
     """
     path = osp.expanduser(str(name_or_path))
-    if str(name_or_path) in boxed():
-        path = osp.join(BOX, f'{name_or_path}.safetensors')
+    if str(name_or_path) in bundled():
+        path = osp.join(BUNDLED, f'{name_or_path}.safetensors')
     elif not osp.exists(path):
         # user/name on the hub; three parts, a dot or a leading slash can only be a path
         if path.count('/') == 1 and not path.startswith(('.', '/')) and not osp.splitext(path)[1]:
             path = _from_hub(path, hub or {})
         else:
-            raise ValueError(f'{name_or_path}: no such file, and no weights of that name are in the box'
-                             f'{nearest(name_or_path, boxed())}')
+            raise ValueError(f'{name_or_path}: no such file, and no bundled weights have that name'
+                             f'{nearest(name_or_path, bundled())}')
     if osp.isdir(path):
         path = osp.join(path, WEIGHTS)
         if not osp.exists(path):

@@ -17,8 +17,8 @@ from torch import nn
 
 from lowlight_cyclegan.archs.baselines import PUBLISHED, load_published
 from lowlight_cyclegan.archs.self_ensemble import SelfEnsemble
-from lowlight_cyclegan.enhance.large import Denoised
-from lowlight_cyclegan.enhance.pretrained import boxed, load_pretrained, load_state
+from lowlight_cyclegan.enhance.denoise import Denoised
+from lowlight_cyclegan.enhance.pretrained import bundled, load_pretrained, load_state
 from lowlight_cyclegan.messages import fail, nearest
 
 __all__ = ['Method', 'complexity', 'enhance', 'load_method']
@@ -51,7 +51,7 @@ def load_method(text, device='cpu'):
 
     A NAME that ends in ``+flips`` (``lite+flips``) gives the mean over the four flips of an image, as does an option
     file with ``val: self_ensemble``; ``+denoise`` removes noise afterwards, see
-    :func:`~lowlight_cyclegan.enhance.large.denoise`. A name can end in both.
+    :func:`~lowlight_cyclegan.enhance.denoise.denoise`. A name can end in both.
 
     Returns:
         Method: On the device.
@@ -77,7 +77,7 @@ def load_method(text, device='cpu'):
 
 def _load_network(text, label, value):
     if not value:
-        net = load_pretrained(label)[0] if label in boxed() else _weightless(label)
+        net = load_pretrained(label)[0] if label in bundled() else _weightless(label)
     elif value.lower().endswith(('.yml', '.yaml')):
         net = _from_options(value)
     else:
@@ -107,7 +107,7 @@ def _weightless(name):
     near = [key for key in archs if key.startswith(_plain(name))]  # gamma is GammaCurve
     arch = archs.get(near[0]) if len(near) == 1 else archs.get(_plain(name))
     if arch is None:
-        fail(f'--method {name}: is not known{nearest(_plain(name), ["input", *boxed(), *archs])}')
+        fail(f'--method {name}: is not known{nearest(_plain(name), ["input", *bundled(), *archs])}')
     try:
         net = arch()
     except TypeError:  # a building block

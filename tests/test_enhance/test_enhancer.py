@@ -9,8 +9,9 @@ from torch import nn
 
 from lowlight_cyclegan import Enhancer
 from lowlight_cyclegan.archs import EMAResNetGenerator
-from lowlight_cyclegan.enhance.enhancer import DIRECT_PIXELS, blend
-from lowlight_cyclegan.enhance.large import denoise
+from lowlight_cyclegan.enhance.blend import blend
+from lowlight_cyclegan.enhance.modes import DIRECT_PIXELS
+from lowlight_cyclegan.enhance.denoise import denoise
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -221,9 +222,9 @@ def test_lite_brightens_and_keeps_structure(tmp_path):
 
 def test_push_to_hub_sends_what_from_pretrained_reads(tmp_path, monkeypatch):
     import shutil
-    from huggingface_hub import HfApi, hub_mixin
+    import huggingface_hub
 
-    class Api(HfApi):
+    class Api(huggingface_hub.HfApi):
 
         def create_repo(self, repo_id, **_):
             return type('Url', (), {'repo_id': repo_id})
@@ -231,7 +232,7 @@ def test_push_to_hub_sends_what_from_pretrained_reads(tmp_path, monkeypatch):
         def upload_folder(self, folder_path, **_):
             shutil.copytree(folder_path, tmp_path / 'sent')
 
-    monkeypatch.setattr(hub_mixin, 'HfApi', Api)
+    monkeypatch.setattr(huggingface_hub, 'HfApi', Api)
     enhancer = Enhancer.from_pretrained('lite', device='cpu')
     enhancer.push_to_hub('someone/lite')
     image = np.full((40, 50, 3), 20, np.uint8)

@@ -8,7 +8,7 @@ from basicsr.archs import build_network
 from safetensors.torch import save_file
 
 from lowlight_cyclegan import register
-from lowlight_cyclegan.enhance.pretrained import boxed, card, load_pretrained, save_pretrained
+from lowlight_cyclegan.enhance.pretrained import bundled, card, load_pretrained, save_pretrained
 
 register()
 NETWORK = {'type': 'EMAResNetGenerator', 'num_feat': 8, 'num_block': 1, 'ema_factor': 4, 'aspp_width': 8}
@@ -25,9 +25,9 @@ def same(a, b, tolerance=0.0):
         return (a(x) - b(x)).abs().max() <= tolerance
 
 
-def test_box_holds_what_its_cards_say():
-    assert 'lite' in boxed()
-    for name in boxed():
+def test_bundled_weights_are_what_their_cards_say():
+    assert 'lite' in bundled()
+    for name in bundled():
         net, options, path = load_pretrained(name)
         assert os.path.getsize(path) < 64e6 and not net.training and not any(p.requires_grad for p in net.parameters())
         assert f'{sum(p.numel() for p in net.parameters()):,} parameters' in card(name)

@@ -6,7 +6,7 @@ from basicsr.archs import build_network
 from torch import nn
 
 from lowlight_cyclegan.archs import EMAResNetGenerator
-from lowlight_cyclegan.enhance.large import denoise
+from lowlight_cyclegan.enhance.denoise import denoise
 from lowlight_cyclegan.evaluate.measure import round_output
 from lowlight_cyclegan.evaluate.methods import complexity, enhance, load_method
 

@@ -10,7 +10,7 @@ import torch
 from fractions import Fraction
 
 from lowlight_cyclegan.archs import EMAResNetGenerator
-from lowlight_cyclegan.enhance import large
+from lowlight_cyclegan.enhance import modes
 from lowlight_cyclegan.video import video
 from lowlight_cyclegan.enhance.enhancer import Enhancer
 
@@ -202,7 +202,7 @@ def test_output_follows_the_input_and_adds_no_change_of_its_own():
 
 @pytest.mark.parametrize('mode', ['direct', 'exact', 'guided'])
 def test_smoother_leaves_the_network_as_it_was(monkeypatch, mode):
-    monkeypatch.setattr(large.enhance_with_fallback, '__defaults__', (24, 600, print))  # strips of a small picture
+    monkeypatch.setattr(modes.enhance_with_fallback, '__defaults__', (24, 600, print, None))  # small strips
     enhancer, x = toy_enhancer(), torch.rand(1, 3, 40, 48) * 0.2
     expected = enhancer.enhance(x, mode=mode)
     smoother = video.TemporalSmoother()
@@ -339,7 +339,7 @@ COMMAND = """
 import argparse
 import lowlight_cyclegan
 lowlight_cyclegan.register()
-from lowlight_cyclegan.enhance import large
+from lowlight_cyclegan.enhance import modes
 from lowlight_cyclegan.video import video
 parser = argparse.ArgumentParser()
 video.add_arguments(parser)
