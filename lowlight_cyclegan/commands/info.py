@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     if args.model:
-        from lowlight_cyclegan.enhance.pretrained import boxed, card
-        if args.model not in boxed():
-            fail(f'{args.model}: no weights of that name are in the box{nearest(args.model, boxed())}')
+        from lowlight_cyclegan.enhance.pretrained import bundled, card
+        if args.model not in bundled():
+            fail(f'{args.model}: no bundled weights have that name{nearest(args.model, bundled())}')
         print(json.dumps({'name': args.model, 'card': card(args.model)}) if args.json else card(args.model))
         return
     found = info()
