@@ -1,0 +1,86 @@
+"""Which files are photos, what a photo is in memory, and the error that names a file that cannot be one."""
+from __future__ import annotations
+
+import numpy as np
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+__all__ = [
+    'FORMATS', 'HEIF', 'MAX_PIXELS', 'QUALITY', 'RAW', 'SUFFIXES', 'WRITTEN', 'ImageError', 'Photo', 'default_suffix',
+    'fitting_profile', 'shown'
+]
+
+MAX_PIXELS = 200_000_000  # the largest cameras of phones have 16320x12240
+QUALITY = 95  # of JPEG and WebP
+
+FORMATS = {'jpg': 'JPEG', 'png': 'PNG', 'webp': 'WEBP', 'bmp': 'BMP', 'tiff': 'TIFF'}  # that are written
+WRITTEN = {
+    **{f'.{name}': known for name, known in FORMATS.items()}, '.jpeg': 'JPEG', '.jpe': 'JPEG', '.jfif': 'JPEG', '.tif':
+    'TIFF'
+}
+HEIF = ('.heic', '.heif', '.hif')
+RAW = ('.3fr', '.arw', '.cr2', '.cr3', '.crw', '.dng', '.erf', '.iiq', '.kdc', '.mef', '.mos', '.mrw', '.nef', '.nrw',
+       '.orf', '.pef', '.raf', '.raw', '.rw2', '.rwl', '.sr2', '.srf', '.srw', '.x3f')
+SUFFIXES = {*WRITTEN, '.gif', *HEIF, *RAW}  # taken for photos in a folder
+
+
+class ImageError(ValueError):
+    """A photo cannot be read or written: one line, its name and then the reason.
+
+    Attributes:
+        name: The file, as it was given.
+        reason: The line without the name.
+    """
+
+    def __init__(self, name: str | os.PathLike, reason: object) -> None:
+        self.name, self.reason = name, ' '.join(str(reason).split())
+        super().__init__(f'{shown(name)}: {self.reason}')
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo.
+
+    Attributes:
+        pixels: uint8 or uint16, upright, (h, w) gray, (h, w, 2) gray with alpha, (h, w, 3) RGB or (h, w, 4) RGB with
+            alpha, which is not premultiplied.
+        format: Of the file: a value of ``FORMATS``, 'GIF', 'HEIF' or 'RAW'.
+        exif: EXIF data as a TIFF structure, orientation 1, without thumbnail. May be empty.
+        icc: ICC profile of the pixels. Empty means sRGB.
+        dpi: Resolution, horizontal and vertical.
+    """
+    pixels: np.ndarray
+    format: str = 'PNG'
+    exif: bytes = b''
+    icc: bytes = b''
+    dpi: tuple[float, float] | None = None
+
+    def with_pixels(self, pixels: np.ndarray) -> Photo:
+        """The same photo, with other pixels."""
+        return replace(self, pixels=pixels)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+
+def shown(path: str | os.PathLike) -> str:
+    """A path as text for a terminal or a report: one line, no control characters, whatever bytes it holds."""
+    text = os.fsencode(path).decode('utf-8', 'backslashreplace')
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+
+
+def default_suffix(path: str | os.PathLike) -> str:
+    """Suffix of the file that a photo becomes: its own if that is written, JPEG for HEIC and RAW, else PNG."""
+    suffix = Path(path).suffix
+    if suffix.lower() in WRITTEN:
+        return suffix
+    return '.jpg' if suffix.lower() in HEIF + RAW else '.png'
+
+
+def fitting_profile(icc: bytes, pixels: np.ndarray) -> bytes:
+    """The ICC profile if it describes such pixels, else none: one of CMYK does not describe the RGB made from it."""
+    space = b'GRAY' if pixels.ndim == 2 or pixels.shape[2] == 2 else b'RGB '
+    return icc if len(icc) > 128 and icc[16:20] == space else b''
