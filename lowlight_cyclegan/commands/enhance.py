@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 
+from lowlight_cyclegan.messages import fail, first_line
 from .arguments import number, part_of_name, path, strength
 
 HELP = 'brighten dark photos: files and folders'
@@ -50,5 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from lowlight_cyclegan.photos import folder
-    folder.run(args)
+    from lowlight_cyclegan.photos.pipeline import enhance_photos
+    try:
+        report = enhance_photos(
+            args.input, args.output, args.suffix, args.format, args.quality, args.overwrite,
+            round(args.max_megapixels * 1e6), model=args.model, options=args.options, device=args.device,
+            precision=args.precision, mode=args.mode, strength=args.strength, self_ensemble=args.self_ensemble,
+            denoise=args.denoise, as_json=args.json)
+    except (ValueError, OSError) as error:
+        fail(first_line(error))
+    if report.exit_code:
+        raise SystemExit(report.exit_code)

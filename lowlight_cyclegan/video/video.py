@@ -23,7 +23,8 @@ from lowlight_cyclegan.archs import AutoExposure
 from lowlight_cyclegan.messages import fail, first_line
 from lowlight_cyclegan.models.checkpoint import file_sha256
 from lowlight_cyclegan.enhance.enhancer import LUMA, MODES, PRECISIONS
-from lowlight_cyclegan.photos.folder import INTERRUPTED, weights_hash
+from lowlight_cyclegan.photos.pipeline import weights_hash
+from lowlight_cyclegan.photos.report import INTERRUPTED
 
 __all__ = ['TemporalSmoother', 'VideoError', 'add_arguments', 'enhance_video', 'inspect', 'run']
 

@@ -208,7 +208,8 @@ class Photos:
         """
         import numpy as np
 
-        from lowlight_cyclegan.photos.image_io import ImageError, decode_image
+        from lowlight_cyclegan.photos.formats import ImageError
+        from lowlight_cyclegan.photos.read import decode_image
         upload = Path(upload)
         data = upload.read_bytes()
         if not data:
@@ -288,7 +289,9 @@ class Photos:
         """
         import numpy as np
 
-        from lowlight_cyclegan.photos.image_io import decode_image, default_suffix, encode_image
+        from lowlight_cyclegan.photos.formats import default_suffix
+        from lowlight_cyclegan.photos.read import decode_image
+        from lowlight_cyclegan.photos.write import encode_image
         folder = self.folder(token)
         original = next((folder / 'original').iterdir())
         photo = decode_image(original.read_bytes(), original.name, self.max_pixels)

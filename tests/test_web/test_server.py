@@ -18,7 +18,8 @@ from PIL import Image, ImageCms
 from lowlight_cyclegan.web import server as web
 from lowlight_cyclegan.archs.ema_resnet_arch import EMAResNetGenerator
 from lowlight_cyclegan.enhance.enhancer import Enhancer
-from lowlight_cyclegan.photos.image_io import ImageError, read_image
+from lowlight_cyclegan.photos.formats import ImageError
+from lowlight_cyclegan.photos.read import read_image
 
 MAKER = 0x10F
 

@@ -13,9 +13,12 @@ from torch import nn
 
 from lowlight_cyclegan import commands as cli
 from lowlight_cyclegan.enhance import enhancer as enhancer_module
-from lowlight_cyclegan.photos import folder
-from lowlight_cyclegan.photos.folder import find_photos, plan
-from lowlight_cyclegan.photos.image_io import Photo, read_image, write_image
+from lowlight_cyclegan.files import temporary_prefix
+from lowlight_cyclegan.photos.formats import Photo
+from lowlight_cyclegan.photos.journal import Journal
+from lowlight_cyclegan.photos.plan import find_photos, plan
+from lowlight_cyclegan.photos.read import read_image
+from lowlight_cyclegan.photos.write import write_image
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -214,7 +217,7 @@ def test_what_a_kill_leaves(tmp_path):
     lines.sort(key=lambda line: b'c.png' in line)
     journal.write_bytes(b''.join(lines[:-1]) + lines[-1][:50])
     (out / 'c.png').unlink()
-    (out / f'{folder.temporary_prefix(out / "c.png")}12345678.part').write_bytes(b'half')
+    (out / f'{temporary_prefix(out / "c.png")}12345678.part').write_bytes(b'half')
     (out / '.mine.part').write_bytes(b'not ours')
     assert enhance(root, '-o', out) == 0
     assert results(out) == {'a.png': 'ok', 'b.png': 'skipped', 'c.png': 'ok'}
@@ -328,7 +331,7 @@ def test_names_of_any_bytes(tmp_path, capsys):
 
 def test_one_run_at_a_time_in_a_folder(tmp_path, capsys):
     root = write_photos(tmp_path / 'in', 'a.png')
-    journal = folder.Journal(tmp_path / 'in_enhanced')
+    journal = Journal(tmp_path / 'in_enhanced')
     assert enhance(root) == 1
     assert capsys.readouterr().err == f'{tmp_path}/in_enhanced: another run is writing there\n'
     journal.close()

@@ -16,8 +16,9 @@ import zlib
 from PIL import Image, ImageCms, ImageOps
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from lowlight_cyclegan.photos import image_io
-from lowlight_cyclegan.photos.image_io import ImageError, Photo, decode_image, encode_image, read_image, write_image
+from lowlight_cyclegan.photos.formats import WRITTEN, ImageError, Photo
+from lowlight_cyclegan.photos.read import decode_image, read_image
+from lowlight_cyclegan.photos.write import encode_image, write_image
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
 GRAY = SRGB[:16] + b'GRAY' + SRGB[20:]  # what counts here is the space that its header names
@@ -125,7 +126,7 @@ def test_files_of_other_software(tmp_path, suffix, mode, depth, orientation):
     assert photo.pixels.dtype == original.dtype and photo.pixels.shape == expected.shape
     limit = 6 if suffix == '.jpg' else 0
     assert np.abs(photo.pixels.astype(int) - expected).max() <= limit
-    assert photo.format == image_io.WRITTEN[suffix] and photo.icc == (b'' if suffix == '.bmp' else icc)
+    assert photo.format == WRITTEN[suffix] and photo.icc == (b'' if suffix == '.bmp' else icc)
 
     changed = photo.pixels // 2
     write_image(copy, photo.with_pixels(changed), quality=100)
@@ -566,11 +567,13 @@ def test_mutated_files(tmp_path, forked, count):
         (source / name).write_bytes(data)
 
     def enhance():
-        from lowlight_cyclegan.photos.folder import Settings, enhance_jobs, plan
+        from lowlight_cyclegan.photos.journal import Settings
+        from lowlight_cyclegan.photos.pipeline import Pipeline
+        from lowlight_cyclegan.photos.plan import plan
         warnings.simplefilter('error')
         signal.alarm(120)  # for something like 0.01 s a file
         jobs = plan([str(source)], str(target))
-        entries = enhance_jobs(Inverter(), jobs, Settings('none'), max_pixels=10**6)
+        entries = Pipeline(Inverter(), Settings('none'), max_pixels=10**6).run(jobs)
         (tmp_path / 'entries.json').write_text(json.dumps(entries))
 
     code, output = forked(enhance)
