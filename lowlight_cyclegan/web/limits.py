@@ -1,0 +1,162 @@
+"""What guards the page: sizes, rates, and which of gradio's routes and requests are let through."""
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ['TOO_MANY', 'Gate', 'Limits', 'TokenBucket']
+
+LARGEST_CALL = 2**18  # bytes of a request that is no upload; those of the page have a few hundred
+FORM_BYTES = 2**16  # bytes of an upload's form around the photo
+TOO_MANY = 'Too many photos in a short time: wait a minute.'
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a page accepts.
+
+    Attributes:
+        max_mb: Size of an upload, MiB.
+        max_megapixels: Size of a photo.
+        queue: Photos that may wait; one is worked on at a time.
+        rate: Photos a minute from one address.
+        keep: Minutes after its last use at which a photo is removed.
+    """
+    max_mb: float = 32
+    max_megapixels: float = 64
+    queue: int = 20
+    rate: float = 20
+    keep: float = 15
+
+    @property
+    def upload_bytes(self) -> int:
+        """Size of an upload, bytes."""
+        return int(self.max_mb * 2**20)
+
+
+class TokenBucket:
+    """For every key, ``rate`` tokens a minute, and as many at once after a pause.
+
+    Args:
+        rate: Tokens a minute.
+        clock: Gives seconds that never go back.
+    """
+
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rate, self.clock = rate, clock
+        self.capacity = max(rate, 1)
+        self._levels: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # key -> (tokens, time), oldest first
+        self._lock = threading.Lock()
+
+    def take(self, key: Hashable, tokens: float = 1) -> bool:
+        """True and the tokens taken, or False where there are too few."""
+        now = self.clock()
+        with self._lock:
+            level, then = self._levels.pop(key, (self.capacity, now))
+            level = min(self.capacity, level + (now - then) * self.rate / 60)
+            granted = level >= tokens
+            self._levels[key] = (level - tokens if granted else level, now)
+            while len(self._levels) > 1:  # a bucket that is full again need not be remembered
+                oldest = next(iter(self._levels))
+                level, then = self._levels[oldest]
+                if level + (now - then) * self.rate / 60 < self.capacity:
+                    break
+                del self._levels[oldest]
+        return granted
+
+
+class Gate:
+    """ASGI middleware that refuses what the page never asks for, before it costs anything: routes, bodies, URLs.
+
+    Args:
+        app: The page.
+        limits: What it accepts.
+    """
+    # The routes of gradio that the page uses. Others call functions past the queue, or fetch from elsewhere.
+    ROUTES = re.compile(
+        r'/(?:|config|theme\.css|robots\.txt|favicon\.ico|manifest\.json|(?:assets|static|svelte|download)/.*|'
+        r'gradio_api/(?:info|app_id|startup-events|upload|upload_progress|cancel|reset|file=/.*|'
+        r'(?:queue|call|heartbeat)/.*))')
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self.app, self.limits = app, limits
+        # The page counts photos itself and says so kindly: this is for those who skip it.
+        self.uploads = TokenBucket(2 * limits.rate)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        from starlette.responses import PlainTextResponse
+        refusal = None
+        if scope['type'] == 'http':
+            refusal = self._refuse(scope)
+            if refusal is None and scope['method'] == 'POST' and not scope['path'].endswith('/upload'):
+                body = await _read(receive)
+                if _names_remote_file(body):
+                    refusal = 400, 'Files are taken as uploads only.'
+                receive = _replay(body, receive)
+        if refusal is None:
+            await self.app(scope, receive, send)
+        else:
+            await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
+
+    def _refuse(self, scope: Scope) -> tuple[int, str] | None:
+        """HTTP status and line for a request that is not let through, by its head alone."""
+        if not self.ROUTES.fullmatch(scope['path']):
+            return 404, 'Nothing here.'
+        if scope['method'] != 'POST':
+            return None
+        length = dict(scope['headers']).get(b'content-length', b'')
+        if not length.isdigit():
+            return 411, 'The request must say its length.'
+        if scope['path'].endswith('/upload'):
+            if int(length) > self.limits.upload_bytes + FORM_BYTES:
+                return 413, f'A photo may have up to {self.limits.max_mb:g} MB.'
+            if not self.uploads.take(scope['client'][0] if scope['client'] else None):
+                return 429, TOO_MANY
+        elif int(length) > LARGEST_CALL:
+            return 413, 'The request is too large.'
+        return None
+
+
+async def _read(receive: Receive) -> bytes:
+    body = b''
+    while True:
+        message = await receive()
+        body += message.get('body', b'')
+        if not message.get('more_body'):
+            return body
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A ``receive`` that gives a body which was read already, and then what comes after it."""
+    messages: list[Message] = [{'type': 'http.request', 'body': body, 'more_body': False}]
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay
+
+
+def _names_remote_file(body: bytes) -> bool:
+    """True if gradio would fetch a file for this call."""
+    try:
+        values: list[Any] = [json.loads(body or b'null')]
+    except (ValueError, RecursionError):
+        return False
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            if re.match('https?:', str(value.get('path', '')).strip(), re.IGNORECASE):
+                return True
+            values.extend(value.values())
+        elif isinstance(value, list):
+            values.extend(value)
+    return False

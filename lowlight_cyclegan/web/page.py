@@ -1,0 +1,141 @@
+"""The page itself, built with gradio: a photo in, before and after side by side, a link to the full-size result.
+
+gradio reads environment variables when it is imported: this module is imported once they are set, see ``server.py``.
+"""
+from __future__ import annotations
+
+import html
+import logging
+import re
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio
+
+from .limits import TOO_MANY, Limits, TokenBucket
+from .store import GONE, Photos
+from lowlight_cyclegan.messages import first_line
+
+if TYPE_CHECKING:
+    from lowlight_cyclegan.enhance.enhancer import Enhancer
+
+__all__ = ['CSS', 'FONTS', 'build_page']
+
+FONTS = ['system-ui', 'sans-serif']
+HEADING = ('<h1>Light for dark photos</h1><p>Drop one below. It is worked on by the machine that serves this page and '
+           'goes nowhere else.</p>')
+CSS = """
+.gradio-container main { max-width: 56rem; margin: 0 auto !important; width: 100%; }
+.gradio-container .app { padding: 1rem !important; }
+.gradio-container .html-container { padding: 0; }
+.gradio-container h1 { margin: 0 0 0.25rem; font-size: 1.6rem; }
+#upload { min-height: 8.5rem; border: 2px dashed var(--primary-400); border-radius: 0.75rem; }
+#upload:hover, #upload:focus-within { background: var(--primary-50); }
+.dark #upload:hover, .dark #upload:focus-within { background: var(--neutral-800); }
+/* The words of the file field are gradio's: not a file is wanted here but a photo, and a finger does not click. */
+#upload [data-testid=upload-text] { font-size: 0; gap: 0; }
+#upload [data-testid=upload-text] .or { display: none; }
+#upload [data-testid=upload-text]::after {
+  content: 'Drop a photo, or tap to choose one'; font-size: var(--text-lg); color: var(--body-text-color);
+}
+#status p { margin: 0; color: var(--neutral-500); overflow-wrap: anywhere; }
+#status .bad { color: var(--error-text-color); font-weight: 500; }
+.dark #status p:not(.bad) { color: var(--neutral-400); }
+#compare, #compare .image-container { border: 0; background: none; }
+#download a {
+  display: block; padding: 0.8rem 1rem; border-radius: 0.75rem; text-align: center; text-decoration: none;
+  font-size: var(--text-lg); font-weight: 600; background: var(--primary-400); color: #1c1917;
+}
+#download a:hover, #download a:focus-visible { background: var(--primary-300); }
+"""
+
+
+def build_page(models: Mapping[str, Enhancer], photos: Photos, limits: Limits) -> gradio.Blocks:
+    """The page as gradio's Blocks, its queue included.
+
+    Args:
+        models: By the name that the page shows.
+        photos: Store for the photos.
+        limits: What the page accepts and says that it accepts.
+    """
+    photos_a_minute = TokenBucket(limits.rate)
+    # Libraries keep scratch memory for every thread that computes: let it be one.
+    worker = ThreadPoolExecutor(1)
+    names = list(models)
+
+    def refuse(text: str) -> list[Any]:
+        return [_status(text, bad=True), *[gradio.skip()] * 4]
+
+    def enhance(path: str | Path, model: str, strength: int, token: str | None, request: gradio.Request) -> list[Any]:
+        """Outputs of the page for a photo; where it cannot be had, only the line that says why."""
+        if not photos_a_minute.take(request.client.host):
+            return refuse(TOO_MANY)
+        name, start = Path(path).name, time.monotonic()
+        try:
+            new, (width, height) = worker.submit(photos.add, path, models[model]).result()
+        except FileNotFoundError:
+            return refuse(GONE)
+        except ValueError as error:
+            # flags are for who serves the page, not for who uses it
+            return refuse(re.sub(r' \(--[^)]*\)', '', first_line(error)))
+        except (MemoryError, RuntimeError, OSError) as error:  # torch has no narrower class for memory on the CPU
+            logging.getLogger('lowlight_cyclegan').exception('%s: %s', name, error)
+            return refuse(f'{name}: this machine could not work on it, perhaps for want of memory: try a smaller one.')
+        photos.remove(token)
+        status = _status(f'{name} · {width} × {height} · {time.monotonic() - start:.1f} s')
+        return [status, gradio.Column(visible=True), photos.preview(new, strength), _link(new, strength), new]
+
+    def enhance_upload(path: str | None, model: str, strength: int, token: str | None,
+                       request: gradio.Request) -> list[Any]:
+        # The place of the upload is free for the next photo at once.
+        return [None, *(enhance(path, model, strength, token, request) if path else [gradio.skip()] * 5)]
+
+    def enhance_again(model: str, strength: int, token: str | None, request: gradio.Request) -> list[Any]:
+        try:
+            path = photos.original(token)
+        except FileNotFoundError:
+            return refuse(GONE)
+        return enhance(path, model, strength, token, request)
+
+    def change_strength(strength: int, token: str | None) -> list[Any]:
+        try:
+            return [gradio.skip(), photos.preview(token, strength), _link(token, strength)]
+        except FileNotFoundError:
+            return [_status(GONE, bad=True), gradio.skip(), '']
+
+    with gradio.Blocks(title='Light for dark photos', analytics_enabled=False,
+                       delete_cache=(60, int(limits.keep * 60))) as page:
+        gradio.HTML(HEADING, padding=False)
+        upload = gradio.File(label='Photo', show_label=False, height=136, elem_id='upload')
+        rules = (f'Up to {limits.max_mb:g} MB and {limits.max_megapixels:g} megapixels. '
+                 f'Removed {limits.keep:g} minutes after its last use.')
+        status = gradio.HTML(_status(rules), elem_id='status', padding=False)
+        token = gradio.State()
+        with gradio.Column(visible=False, elem_id='result') as result:
+            slider = gradio.ImageSlider(label='Before and after', show_label=False, interactive=False,
+                                        buttons=['fullscreen'], max_height=680, elem_id='compare')
+            with gradio.Row():
+                strength = gradio.Slider(0, 100, 100, step=5, precision=0, label='Strength, %', min_width=280,
+                                         elem_id='strength')
+                model = gradio.Radio(names, value=names[0], label='Model', visible=len(names) > 1, min_width=280,
+                                     elem_id='model')
+            link = gradio.HTML(elem_id='download', padding=False)
+
+        shown = [status, result, slider, link, token]
+        queue = {'concurrency_id': 'network', 'concurrency_limit': 1, 'show_progress_on': upload}
+        upload.upload(enhance_upload, [upload, model, strength, token], [upload, *shown], api_name='enhance', **queue)
+        model.input(enhance_again, [model, strength, token], shown, api_name=False, **queue)
+        strength.change(change_strength, [strength, token], [status, slider, link], api_name='strength',
+                        concurrency_id='blend', concurrency_limit=1, show_progress='hidden', trigger_mode='always_last')
+    return page.queue(max_size=limits.queue)
+
+
+def _status(text: str, bad: bool = False) -> str:
+    return f'<p class="{"bad" if bad else "said"}" role="{"alert" if bad else "status"}">{html.escape(text)}</p>'
+
+
+def _link(token: str | None, strength: int) -> str:
+    return f'<a class="primary" href="download/{token}/{strength}">Download full size</a>'

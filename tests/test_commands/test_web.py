@@ -1,0 +1,48 @@
+import argparse
+import pytest
+
+from lowlight_cyclegan.commands import web
+from lowlight_cyclegan.web import server
+from lowlight_cyclegan.web.limits import Limits
+
+
+def parse(*arguments):
+    parser = argparse.ArgumentParser()
+    web.add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+class TestFlags:
+
+    def test_defaults_are_private(self):
+        args = parse()
+        assert (args.host, args.port, args.model) == ('127.0.0.1', 7860, ['lite'])
+        assert Limits(args.max_mb, args.max_megapixels, args.queue, args.rate, args.keep) == Limits()
+
+    @pytest.mark.parametrize('flag, value', [
+        ('--port', '70000'), ('--port', 'x'), ('--max-mb', '0'), ('--max-megapixels', 'nan'), ('--queue', '0'),
+        ('--queue', '1.5'), ('--rate', '-1'), ('--keep', 'inf')])
+    def test_refuses_numbers_that_make_no_sense(self, flag, value, capsys):
+        with pytest.raises(SystemExit):
+            parse(f'{flag}={value}')
+        assert f'argument {flag}: must be a number' in capsys.readouterr().err
+
+    def test_without_gradio_names_the_extra(self, monkeypatch):
+        monkeypatch.setattr(server, 'find_spec', lambda name: None)
+        with pytest.raises(SystemExit, match=r"^The page needs gradio: pip install 'lowlight_cyclegan\[web\]'$"):
+            web.run(parse())
+
+    def test_port_taken_is_one_line(self):
+        with server._listen('127.0.0.1', 0) as taken:
+            port = taken.getsockname()[1]
+            words = f'^host 127.0.0.1, port {port}: Address already in use; port 0 .*$'
+            with pytest.raises(SystemExit, match=words):
+                web.run(parse('--port', str(port)))
+
+    def test_unknown_host_model_or_device_is_one_line(self):
+        with pytest.raises(SystemExit, match='^host nowhere.invalid, port 0: .*$'):
+            web.run(parse('--host', 'nowhere.invalid', '--port', '0'))
+        with pytest.raises(SystemExit, match='^./no.pth: .*$'):
+            web.run(parse('--port', '0', '--model', './no.pth'))
+        with pytest.raises(SystemExit, match='^device abacus: .*$'):
+            web.run(parse('--port', '0', '--device', 'abacus'))
