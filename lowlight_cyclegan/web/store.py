@@ -206,7 +206,7 @@ def _blend(low: np.ndarray, enhanced: np.ndarray, strength: float) -> np.ndarray
     import numpy as np
     import torch
 
-    from lowlight_cyclegan.enhance.enhancer import blend
+    from lowlight_cyclegan.enhance.blend import blend
     if strength in (0, 1):
         return np.array(enhanced if strength else low)
     result, white = np.array(low), np.iinfo(low.dtype).max
