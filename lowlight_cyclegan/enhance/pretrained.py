@@ -1,11 +1,15 @@
 """Networks with their weights: bundled ones, from files that say what they hold, from training runs, from the hub."""
+from __future__ import annotations
+
 import glob
 import json
 import os
 import torch
 from basicsr.archs import build_network
 from basicsr.utils.registry import ARCH_REGISTRY
+from collections.abc import Iterable
 from os import path as osp
+from torch import Tensor, nn
 
 from lowlight_cyclegan.archs.ema_resnet_arch import convert_cyclegan_generator
 from lowlight_cyclegan.messages import nearest
@@ -17,35 +21,36 @@ CHECKPOINTS = ('params_ema', 'params')  # the averaged weights are those a train
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'  # a folder as the Hugging Face hub has it
 
 
-def bundled():
+def bundled() -> list[str]:
     """Names of the weights that the package brings along."""
     return sorted(osp.splitext(osp.basename(path))[0] for path in glob.glob(osp.join(BUNDLED, '*.safetensors')))
 
 
-def card(name):
+def card(name: str) -> str:
     """Model card of bundled weights, Markdown."""
     with open(osp.join(BUNDLED, f'{name}.md'), encoding='utf-8') as f:
         return f.read()
 
 
-def load_pretrained(name_or_path, options=None, hub=None):
+def load_pretrained(name_or_path: str | os.PathLike, options: str | os.PathLike | dict | None = None,
+                    hub: dict | None = None) -> tuple[nn.Module, dict, str]:
     """Build a generator and load its weights.
 
     Args:
-        name_or_path (str): One of
+        name_or_path: One of
 
             - a name of bundled weights (:func:`bundled`);
             - a ``.safetensors`` file of ours, which says what it holds;
             - a ``.pth`` file of BasicSR's format or of the original CycleGAN; averaged weights are preferred;
             - a folder with config.json and model.safetensors, as the Hugging Face hub has it;
             - ``user/name`` on that hub.
-        options (str | dict | None): Option file with a ``network_g``, or the options of network_g themselves, for files
+        options: Option file with a ``network_g``, or the options of network_g themselves, for files
             that do not say what they hold. Without them, those of the training run that the file lies in are taken, and
             else they are inferred from the shapes.
-        hub (dict | None): Arguments of ``huggingface_hub.snapshot_download``.
+        hub: Arguments of ``huggingface_hub.snapshot_download``.
 
     Returns:
-        tuple[nn.Module, dict, str]: The network on the CPU, fp32, in evaluation mode without gradients; the options
+        The network on the CPU, fp32, in evaluation mode without gradients; the options
             that build it; the file its weights come from.
 
     Raises:
@@ -80,15 +85,16 @@ def load_pretrained(name_or_path, options=None, hub=None):
     return network.eval().requires_grad_(False), dict(options), path
 
 
-def save_pretrained(path, network, options, half=True, **metadata):
+def save_pretrained(path: str | os.PathLike, network: nn.Module, options: dict, half: bool = True,
+                    **metadata: str) -> None:
     """Write a generator's weights with what is needed to build it.
 
     Args:
-        path (str): A ``.safetensors`` file, or a folder for the Hugging Face hub's layout.
-        network (nn.Module): Generator.
-        options (dict): What builds it: ``network_g`` of its option file.
-        half (bool): Store fp16, which halves the file. Default: True.
-        metadata (str): Further entries of the file's header.
+        path: A ``.safetensors`` file, or a folder for the Hugging Face hub's layout.
+        network: Generator.
+        options: What builds it: ``network_g`` of its option file.
+        half: Store fp16, which halves the file.
+        metadata: Further entries of the file's header.
     """
     from safetensors.torch import save_file
     tensors = {key: value.detach().cpu().to(torch.float16 if half else torch.float32).contiguous()
@@ -101,7 +107,7 @@ def save_pretrained(path, network, options, half=True, **metadata):
     save_file(tensors, path, metadata={'network_g': json.dumps(options), **metadata})
 
 
-def load_state(path, keys=CHECKPOINTS):
+def load_state(path: str | os.PathLike, keys: Iterable[str] = CHECKPOINTS) -> dict[str, Tensor]:
     """State dict from a file of BasicSR's format (the first of the keys it has) or a plain one, weights only.
 
     Raises:
@@ -113,12 +119,12 @@ def load_state(path, keys=CHECKPOINTS):
         state = {key.removeprefix('module.'): value for key, value in state.items()}
     except Exception as error:  # torch.load answers a broken file with many kinds
         raise ValueError(f'{path}: cannot be loaded as weights ({_line(error)})') from error
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f'{path}: holds no weights of a network')
     return state
 
 
-def infer_options(state, path='the state dict'):
+def infer_options(state: dict[str, Tensor], path: str | os.PathLike = 'the state dict') -> dict:
     """Options of an :class:`EMAResNetGenerator` from the shapes of its weights.
 
     Shapes do not tell ``head: residual`` from ``tanh``, nor ema_position, nor the dilations: the paper's are taken.
@@ -150,7 +156,7 @@ def infer_options(state, path='the state dict'):
     return options
 
 
-def _from_safetensors(path):
+def _from_safetensors(path: str) -> tuple[dict[str, Tensor], dict | None]:
     from safetensors import safe_open
     try:
         with safe_open(path, 'pt') as f:
@@ -162,7 +168,7 @@ def _from_safetensors(path):
         raise ValueError(f'{path}: is no safetensors file ({_line(error)})') from error
 
 
-def _beside(path):
+def _beside(path: str) -> dict | None:
     config = osp.join(osp.dirname(path), CONFIG)
     if not osp.exists(config):
         return None
@@ -170,7 +176,7 @@ def _beside(path):
         return json.load(f)
 
 
-def _from_checkpoint(path):
+def _from_checkpoint(path: str) -> tuple[dict[str, Tensor], dict | None]:
     state = load_state(path)
     if any('.conv_block.' in key for key in state):
         state = convert_cyclegan_generator(state)
@@ -179,7 +185,7 @@ def _from_checkpoint(path):
     return state, _network_options(run[-1]) if run else None
 
 
-def _network_options(path):
+def _network_options(path: str) -> dict:
     from lowlight_cyclegan.config import load_options
     try:
         options = load_options(path).get('network_g')
@@ -190,7 +196,7 @@ def _network_options(path):
     return options
 
 
-def _from_hub(name, arguments):
+def _from_hub(name: str, arguments: dict) -> str:
     from huggingface_hub import snapshot_download
     try:
         return snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS], **arguments)
@@ -198,6 +204,6 @@ def _from_hub(name, arguments):
         raise ValueError(f'{name}: no such file, and the Hugging Face hub gives none ({_line(error)})') from error
 
 
-def _line(error):
+def _line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if len(lines) == 1 else ' '.join(lines[:2]) if lines else type(error).__name__
