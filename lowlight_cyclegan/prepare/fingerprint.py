@@ -11,7 +11,7 @@ MAX_HAMMING = 14  # of 64 bits; unrelated images differ in 32 on average
 MIN_CORRELATION = 0.9  # on LOL, views of one scene lie above 0.96, of different scenes below 0.8
 
 
-def _log_gray(img, size):
+def _log_gray(img: np.ndarray, size: int) -> np.ndarray:
     """(h, w, 3) uint8 BGR -> (size, size) float32: logarithm of the reduced gray image, in which exposure is a shift
     and gamma a factor."""
     # enlarging by area would repeat pixels in uneven blocks
@@ -20,19 +20,19 @@ def _log_gray(img, size):
     return np.log1p(cv2.resize(gray, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
 
 
-def _unit(x):
+def _unit(x) -> np.ndarray:
     """Rows with mean 0 and length 1 (0 where a row is constant): their dot products are correlations."""
     x = np.asarray(x, np.float64)
     x = x - x.mean(-1, keepdims=True)
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-9)
 
 
-def correlation(a, b):
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson correlation of two arrays of one size; 0 where one of them is constant."""
     return float(_unit(np.ravel(a)) @ _unit(np.ravel(b)))
 
 
-def aligned_correlation(low, high):
+def aligned_correlation(low: np.ndarray, high: np.ndarray) -> float:
     """Correlation of the reduced log-gray images of a pair, near 1 where they show the same, in the same place.
 
     Args:
@@ -42,12 +42,12 @@ def aligned_correlation(low, high):
     return correlation(_log_gray(low, 32), _log_gray(high, 32))
 
 
-def pixel_hash(img):
+def pixel_hash(img: np.ndarray) -> str:
     """SHA-256 of the decoded pixels: equal for the same picture in two lossless formats."""
     return hashlib.sha256(repr(img.shape).encode() + np.ascontiguousarray(img).tobytes()).hexdigest()
 
 
-def fingerprint(img):
+def fingerprint(img: np.ndarray) -> dict[str, str]:
     """Three views of an image, from exact to rough.
 
     Args:
@@ -70,7 +70,7 @@ def fingerprint(img):
     }
 
 
-def find_matches(train, test):
+def find_matches(train: list[dict], test: list[dict]) -> dict[int, tuple[str, int, float]]:
     """Images of ``test`` that are in ``train``: pixel by pixel, or as the same view.
 
     A view is the same where at most 14 of 64 hash bits differ and the thumbnails correlate by at least 0.9. As exposure
@@ -105,9 +105,9 @@ def find_matches(train, test):
     return matches
 
 
-def _bits(entries):
+def _bits(entries: list[dict]) -> np.ndarray:
     return np.array([np.unpackbits(np.frombuffer(bytes.fromhex(e['phash']), np.uint8)) for e in entries])
 
 
-def _thumbnails(entries):
+def _thumbnails(entries: list[dict]) -> np.ndarray:
     return _unit([np.frombuffer(base64.b64decode(e['thumbnail']), np.uint8) for e in entries])

@@ -1,0 +1,148 @@
+"""Training within a time budget: the speed is measured first, so that the learning rate ends at zero inside it."""
+import gc
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+import torch
+from collections.abc import Sequence
+from copy import deepcopy
+from os import path as osp
+from types import SimpleNamespace
+
+from lowlight_cyclegan.config import find_file, force_option, load_options, options_dir
+from lowlight_cyclegan.repairs import complete_options, suit_machine
+
+__all__ = ['iterations_within', 'train_within']
+
+PROBE_SECONDS = 10
+TRAINING_SHARE = 0.85  # of the budget; validations, checkpoints and decoding take the rest
+LAST_WORDS = 20  # seconds to save in, at the end of the budget
+EXPORT_EVERY = 10  # seconds between looks for a new checkpoint
+
+
+def iterations_within(opt: dict, minutes: float) -> int:
+    """Training steps that fit into the minutes on this machine, judged by the time that a few of them take.
+
+    Args:
+        opt (dict): Options of a training run; some are completed in place.
+        minutes (float): Of training alone, without validations.
+
+    Returns:
+        int: At least 1.
+    """
+    import lowlight_cyclegan
+    lowlight_cyclegan.register()
+    from basicsr.models import build_model
+    suit_machine(opt)
+    opt.update(is_train=True, dist=False, rank=0, world_size=1, auto_resume=False)
+    opt['num_gpu'] = min(1, torch.cuda.device_count()) if opt.get('num_gpu', 'auto') == 'auto' else opt['num_gpu']
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    model = build_model(opt)
+    for number, handler in handlers.items():  # the model takes them for its own
+        signal.signal(number, handler)
+    torch.backends.cudnn.benchmark = True  # as in training
+    size = opt['datasets']['train']['gt_size']
+    shape = [opt['datasets']['train']['batch_size_per_gpu'], 3, *(size if isinstance(size, list) else (size, size))]
+    data = {key: torch.randint(0, 256, shape, dtype=torch.uint8) for key in ('lq', 'gt', 'teacher')}
+    times: list[float] = []
+    while len(times) < 2 or sum(times[1:]) < PROBE_SECONDS and len(times) < 20:
+        begin = time.perf_counter()
+        model.feed_data(data)
+        model.optimize_parameters(len(times) + 1)
+        model.get_current_log()  # waits for the device
+        times.append(time.perf_counter() - begin)
+    del model  # the training that follows needs the memory
+    gc.collect()
+    torch.cuda.empty_cache()
+    return max(1, int(60 * minutes / statistics.median(times[1:])))  # the first one compiles and picks kernels
+
+
+def train_within(opt_file: str, minutes: float, force_yml: Sequence[str] = ()) -> int:
+    """Train in a process of its own, as well as the minutes allow, everything included.
+
+    The learning rate reaches zero at the last iteration. Where the estimate was too high, the run is asked to save and
+    end when the time is up. The averaged weights of each checkpoint are written as fp16 safetensors beside the run, in
+    place of those before them, so that there are some to use whatever happens.
+
+    Args:
+        opt_file (str): Option file.
+        minutes (float): More than one.
+        force_yml (Sequence[str]): Entries ``section:key=value`` that override options.
+
+    Returns:
+        int: Exit code: 0 where the training or its time ended, else that of the run, which has said why; what it had
+            saved is kept all the same.
+
+    Raises:
+        ValueError: Too few minutes, options that are wrong, or a run of this name that is there already.
+    """
+    begin = time.monotonic()
+    if not 3 * LAST_WORDS < minutes * 60 < float('inf'):
+        raise ValueError(f'{minutes:g} minutes: give more than {3 * LAST_WORDS // 60}')
+    opt_file = find_file(opt_file, [options_dir()])
+    opt = load_options(opt_file)
+    for entry in force_yml:
+        force_option(opt, entry)
+    import lowlight_cyclegan
+    from lowlight_cyclegan import preflight
+    lowlight_cyclegan.register()
+    complete_options(opt, SimpleNamespace(opt=opt_file, launcher='none'))
+    preflight.check(opt, is_train=True)
+    folder = osp.join('experiments', opt['name'])
+    if osp.exists(folder):
+        raise ValueError(f'{folder}: exists; move it away or give another name with --force_yml name=NAME')
+
+    count = iterations_within(deepcopy(opt), minutes * TRAINING_SHARE)
+    left = max(0.1, 1 - (time.monotonic() - begin) / 60 / minutes)  # the measuring took its time
+    count, planned = max(1, int(count * left)), minutes * TRAINING_SHARE * left
+    batch = opt['datasets']['train']['batch_size_per_gpu']
+    print(f'{count * batch / planned / 60:.1f} images a second: {count} iterations of batch {batch} in {planned:.1f} '
+          'minutes', flush=True)
+    every = max(1, count // 5)
+    forced = [*force_yml, f'train:total_iter={count}', f'val:val_freq={every}', f'logger:save_checkpoint_freq={every}']
+    run = subprocess.Popen([sys.executable, '-m', 'lowlight_cyclegan.train', '-opt', opt_file, '--force_yml', *forced])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run's to answer
+    signal.signal(signal.SIGTERM, lambda *_: run.terminate())
+    code, path = _watch(run, begin + minutes * 60 - LAST_WORDS, folder, opt)
+    if path is not None:
+        print(f'averaged weights as fp16: {path} ({osp.getsize(path) / 1e6:.1f} MB), after '
+              f'{(time.monotonic() - begin) / 60:.1f} minutes')
+    return code or int(path is None)
+
+
+def _watch(run: subprocess.Popen, end: float, folder: str, opt: dict) -> tuple[int, str | None]:
+    """Wait for a run until its time ends, then ask it to save; export each of its checkpoints. (exit code, file)."""
+    from lowlight_cyclegan.enhance.pretrained import load_pretrained, save_pretrained
+    path = osp.join(folder, f'{opt["name"]}.safetensors')
+    code, expected, written = None, 0, None
+    while code is None:
+        try:
+            code = run.wait(min(max(1, end - time.monotonic()), EXPORT_EVERY))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= end:
+                print('The time is up: saving.', flush=True)
+                run.terminate()
+                code, expected = run.wait(), 128 + signal.SIGTERM
+        weights = _newest(osp.join(folder, 'models'))
+        if weights != written:
+            network, options, _ = load_pretrained(weights, opt['network_g'])
+            save_pretrained(f'{path}.part.safetensors', network, options)
+            os.replace(f'{path}.part.safetensors', path)
+            written = weights
+    return 0 if code == expected else code, None if written is None else path
+
+
+def _newest(folder: str) -> str | None:
+    """The last checkpoint of G, by name alone: older ones may be going while we look."""
+    names = os.listdir(folder) if osp.isdir(folder) else []
+    names = [name for name in names if re.fullmatch(r'net_g_(\d+|latest)\.pth', name)]
+    return max((osp.join(folder, name) for name in names), key=_iteration, default=None)
+
+
+def _iteration(path: str) -> float:
+    number = path.rsplit('_', 1)[1].removesuffix('.pth')
+    return float('inf') if number == 'latest' else int(number)
