@@ -1,115 +1,134 @@
 """Methods x datasets: measured, tabled and drawn."""
+from __future__ import annotations
+
 import json
 import math
+import numpy as np
 import os
 import statistics
 import torch
+from collections.abc import Iterator, Sequence
 from os import path as osp
 from tqdm import tqdm
 
 from lowlight_cyclegan.data.data_util import decode_image, map_threaded
-from lowlight_cyclegan.messages import fail, first_line, warn
+from lowlight_cyclegan.files import atomic_write
+from lowlight_cyclegan.messages import warn
 from lowlight_cyclegan.metrics.lpips_metric import build_lpips
 from lowlight_cyclegan.metrics.metric_util import default_device
-from lowlight_cyclegan.prepare.layouts import write_atomically
 from lowlight_cyclegan.prepare.fingerprint import find_matches, fingerprint
-from .measure import HEADINGS, METRICS, Cache, Protocol, find_pairs, measure
-from .methods import complexity, load_method
-from lowlight_cyclegan.prepare.overlap import load_fingerprints
+from lowlight_cyclegan.prepare.manifest import load_fingerprints
+from .cache import Cache
+from .measure import METRICS, measure, protocol_fingerprint
+from .methods import Method, complexity, load_method
+from .pairs import Pair, find_pairs
+from .protocol import Protocol
 from .statistics import bootstrap_interval, mean_and_error
 from .tables import Table, to_csv, to_latex, to_markdown, to_terminal
 
 __all__ = ['clean_subsets', 'compare', 'difference_table', 'measure_all', 'quality_table']
 
 
-def compare(args):
-    """The command ``evaluate``: one table and its figures under ``args.output``.
+def compare(methods: Sequence[str], data: Sequence[str], output: str, protocol: Protocol = Protocol(),
+            baseline: str | None = None, train_manifests: Sequence[str] = (), cache: str | None = None,
+            device: str | None = None, figures: bool = True, figure_images: Sequence[str] | None = None,
+            crop: tuple[int, int, int, int] | None = None) -> None:
+    """Measure methods on datasets; tables and figures go to a folder, the tables to the terminal too.
+
+    In a distributed run each process measures its share and the first one writes.
+
+    Args:
+        methods: See :func:`~lowlight_cyclegan.evaluate.methods.load_method`.
+        data: See :func:`~lowlight_cyclegan.evaluate.pairs.find_pairs`.
+        output: Folder.
+        protocol: How.
+        baseline: Method to which differences are taken; None takes the first.
+        train_manifests: Training sets, see :func:`~lowlight_cyclegan.prepare.manifest.load_fingerprints`: images that
+            they share with the data get a warning and rows without them.
+        cache: Folder of what was measured before; None means ``output``/cache.
+        device: None takes the GPU if there is one.
+        figures: Draw them.
+        figure_images: Names of the images in the comparison figures; None takes three that lie evenly.
+        crop: x, y, width and height of what is enlarged; None picks it.
 
     Raises:
-        SystemExit: One line, before anything is measured where the command line is at fault.
+        ValueError: One line, before anything is measured where an argument is at fault.
+        OSError: Something cannot be read or written.
     """
-    protocol = Protocol(args.color, args.border, args.rounding, args.resize, args.metrics, args.ssim, args.lpips,
-                        args.lpips_trunk)
-    datasets = dict(find_pairs(text) for text in args.data)
-    _check(args, datasets)
-    device = args.device or default_device()
-    methods = [load_method(text, device) for text in args.method]
-    labels = [method.label for method in methods]
-    baseline = args.baseline or labels[0]
+    datasets = dict(find_pairs(text) for text in data)
+    labels = [text.partition('=')[0] for text in methods]
+    _check(labels, data, datasets, baseline, figure_images, protocol)
+    loaded = [load_method(text, device or default_device()) for text in methods]
+    baseline = baseline or labels[0]
     if protocol.lpips != 'none':
         build_lpips(protocol.lpips, protocol.lpips_trunk, default_device())  # what is amiss with it is said now
-    train = [entry for path in args.train_manifest for entry in load_fingerprints(path, 'train')]
+    train = [entry for path in train_manifests for entry in load_fingerprints(path, 'train')]
 
-    cache = Cache(args.cache or osp.join(args.output, 'cache'))
-    records, computed = measure_all(methods, datasets, protocol, cache, device)
+    store = Cache(cache or osp.join(output, 'cache'))
+    records, computed = measure_all(loaded, datasets, protocol, store)
     if records is None:  # another process has them
         return
     subsets, notes = {}, [protocol.describe(), f'computed {computed}, from the cache '
-                          f'{sum(map(len, datasets.values())) * len(methods) - computed} of the images']
+                          f'{sum(map(len, datasets.values())) * len(loaded) - computed} of the images']
     for name, pairs in datasets.items():
         subsets[name], warnings = clean_subsets(name, pairs, train)
         notes += warnings
         for line in warnings:
             warn(line)
     size = protocol.resize[::-1] if protocol.resize else _image(next(iter(datasets.values()))[0].low).shape[:2]
-    costs = {method.label: _cost(method, size, cache) for method in methods}
+    costs = {method.label: _cost(method, size, store) for method in loaded}
     machines = ' and '.join(sorted({record['machine'] for record in records}))
     notes.append(f'parameters: those that the output depends on; GMACs: multiply-accumulates for {size[1]}x{size[0]} '
                  f'pixels; ms: median over the images of the network alone, on {machines}, torch {torch.__version__}')
     tables = [quality_table(records, labels, subsets, costs, notes)]
     if len(labels) > 1:
         tables.append(difference_table(records, labels, baseline, subsets))
-    _write(args.output, tables, records, protocol)
-    if not args.no_figures:
+    _write(output, tables, records, protocol)
+    if figures:
         from .figures import draw_all
-        draw_all(args.output, datasets, labels, records, baseline, args.figure_images, args.crop)
+        draw_all(output, datasets, labels, records, baseline, figure_images, crop)
     _print(tables)
-    print(f'written to {args.output}')
+    print(f'written to {output}')
 
 
-def _check(args, datasets):
-    labels = [text.partition('=')[0] for text in args.method]
-    names = [text.partition('=')[0] for text in args.data]
-    for flag, values in (('--method', labels), ('--data', names)):
+def _check(labels: list[str], data: Sequence[str], datasets: dict[str, list[Pair]], baseline: str | None,
+           images: Sequence[str] | None, protocol: Protocol) -> None:
+    for flag, values in (('--method', labels), ('--data', [text.partition('=')[0] for text in data])):
         twice = next((value for value in values if values.count(value) > 1), None)
         if twice:
-            fail(f'{flag} {twice}: is there twice, give each its own name')
-    if args.baseline and args.baseline not in labels:
-        fail(f'--baseline {args.baseline}: is none of the methods: {", ".join(labels)}')
-    unknown = set(args.figure_images or ()) - {pair.name for pairs in datasets.values() for pair in pairs}
+            raise ValueError(f'{flag} {twice}: is there twice, give each its own name')
+    if baseline and baseline not in labels:
+        raise ValueError(f'--baseline {baseline}: is none of the methods: {", ".join(labels)}')
+    unknown = set(images or ()) - {pair.name for pairs in datasets.values() for pair in pairs}
     if unknown:
-        fail(f'--figure-images {min(unknown)}: is in none of the datasets')
-    try:
-        torch.zeros(1, device=args.device)
-    except (RuntimeError, AssertionError) as error:
-        fail(f'--device {args.device}: {first_line(error)}')
-    if args.lpips_trunk and not osp.isfile(args.lpips_trunk):
-        fail(f'--lpips-trunk {args.lpips_trunk}: no such file')
+        raise ValueError(f'--figure-images {min(unknown)}: is in none of the datasets')
+    if protocol.lpips_trunk and not osp.isfile(protocol.lpips_trunk):
+        raise FileNotFoundError(f'--lpips-trunk {protocol.lpips_trunk}: no such file')
 
 
-def measure_all(methods, datasets, protocol, cache, device):
+def measure_all(methods: list[Method], datasets: dict[str, list[Pair]], protocol: Protocol,
+                cache: Cache) -> tuple[list[dict] | None, int]:
     """Measure everything, each process its share of the images.
 
     Args:
-        methods (list[Method]): Loaded, on the device.
-        datasets (dict[str, list[Pair]]): Name -> images.
-        protocol (Protocol): How.
-        cache (Cache): Shared by the processes.
-        device (str): Where the methods are.
+        methods: Loaded.
+        datasets: Name -> images.
+        protocol: How.
+        cache: Shared by the processes.
 
     Returns:
-        tuple[list[dict] | None, int]: One record for each dataset, method and image in this order, with the keys
-        ``data``, ``method``, ``image`` and those of `measure`; on rank 0 alone. Then how many were computed now.
+        One record for each dataset, method and image in this order, with the keys ``data``, ``method``, ``image`` and
+        those of `measure`; None but on rank 0. Then how many were computed now.
     """
     from mmengine.dist import all_gather_object, get_dist_info
     rank, world_size = get_dist_info()
-    protocol_fingerprint = protocol.fingerprint()
+    protocol_hash = protocol_fingerprint(protocol)
     places = [(name, method, pair) for name, pairs in datasets.items() for method in methods for pair in pairs]
     share = []
     indices = range(rank, len(places), world_size)
     for index in tqdm(indices, unit='image', disable=rank != 0 or None, leave=False):
         name, method, pair = places[index]
-        record = measure(method, pair, protocol, protocol_fingerprint, cache, device)
+        record = measure(method, pair, protocol, protocol_hash, cache)
         share.append((index, {'data': name, 'method': method.label, 'image': pair.name, **record}))
     records = [record for part in all_gather_object(share) for record in part]
     if rank != 0:
@@ -119,17 +138,16 @@ def measure_all(methods, datasets, protocol, cache, device):
     return records, computed
 
 
-def clean_subsets(name, pairs, train):
+def clean_subsets(name: str, pairs: list[Pair], train: list[dict]) -> tuple[dict[str, list[str]], list[str]]:
     """Names of the images that are not in the training set, in two degrees, and a warning where some are.
 
     Args:
-        name (str): Of the dataset, for the warning.
-        pairs (list[Pair]): Its images; one is in the training set where its low image or its reference is.
-        train (list[dict]): Fingerprints.
+        name: Of the dataset, for the warning.
+        pairs: Its images; one is in the training set where its low image or its reference is.
+        train: Fingerprints.
 
     Returns:
-        tuple[dict[str, list[str]], list[str]]: Title of a subset -> image names, without those that are the whole
-        set; lines.
+        Title of a subset -> image names, without those that are the whole set; lines.
     """
     if not train:
         return {}, []
@@ -150,44 +168,45 @@ def clean_subsets(name, pairs, train):
                      f'more show the same view as one; {len(unseen)} remain']
 
 
-def _image(path):
+def _image(path: str) -> np.ndarray:
     with open(path, 'rb') as f:
         return decode_image(f.read())
 
 
-def _cost(method, size, cache):
+def _cost(method: Method, size: tuple[int, int], cache: Cache) -> tuple[float, float]:
     """:func:`complexity`, remembered."""
     key = f'cost_{method.fingerprint}_{size[1]}x{size[0]}'
     cost = cache.read(key)
     if not isinstance(cost, list) or len(cost) != 2:
-        cost = complexity(method.net, size)
+        cost = complexity(method.enhancer, size)
         cache.write(key, cost)
     return tuple(cost)
 
 
-def _groups(records, subsets):
+def _groups(records: list[dict], subsets: dict) -> Iterator[tuple[str, str, dict[str, list[dict]]]]:
     """(data, subset's title, {method: its records}) for whole datasets and their clean subsets."""
     for name in dict.fromkeys(record['data'] for record in records):
         for title, images in {'': None, **subsets.get(name, {})}.items():
-            group = {}
+            group: dict[str, list[dict]] = {}
             for record in records:
                 if record['data'] == name and (images is None or record['image'] in images):
                     group.setdefault(record['method'], []).append(record)
             yield name, title, group
 
 
-def quality_table(records, labels, subsets, costs, notes):
+def quality_table(records: list[dict], labels: list[str], subsets: dict[str, dict[str, list[str]]],
+                  costs: dict[str, tuple[float, float]], notes: list[str]) -> Table:
     """Mean and standard error of each metric, cost of each method; clean subsets below their dataset.
 
     Args:
-        records (list[dict]): See :func:`measure_all`.
-        labels (list[str]): Methods in the table's order.
-        subsets (dict[str, dict[str, list[str]]]): Dataset -> title -> images, see :func:`clean_subsets`.
-        costs (dict[str, tuple[float, float]]): Method -> parameters in millions, GMACs.
-        notes (list[str]): For below the table.
+        records: See :func:`measure_all`.
+        labels: Methods in the table's order.
+        subsets: Dataset -> title -> images, see :func:`clean_subsets`.
+        costs: Method -> parameters in millions, GMACs.
+        notes: For below the table.
     """
     columns = [('data', 'data', None, 0), ('method', 'method', None, 0), ('n', 'n', None, 0)]
-    columns += [(key, HEADINGS[key][0], better, HEADINGS[key][1]) for key, better in METRICS.items()]
+    columns += [(key, m.heading, m.better, m.decimals) for key, m in METRICS.items()]
     columns += [('params', 'params (M)', None, 4), ('gmacs', 'GMACs', None, 2), ('ms', 'ms', None, 1)]
     rows = []
     for name, title, group in _groups(records, subsets):
@@ -202,10 +221,10 @@ def quality_table(records, labels, subsets, costs, notes):
     return Table('Mean ± standard error over images', columns, rows, notes)
 
 
-def difference_table(records, labels, baseline, subsets):
+def difference_table(records: list[dict], labels: list[str], baseline: str, subsets: dict) -> Table:
     """Mean paired difference of each metric to the baseline, with its bootstrap interval."""
     columns = [('data', 'data', None, 0), ('method', 'method', None, 0)]
-    columns += [(key, f'Δ {HEADINGS[key][0]}', better, HEADINGS[key][1]) for key, better in METRICS.items()]
+    columns += [(key, f'Δ {m.heading}', m.better, m.decimals) for key, m in METRICS.items()]
     rows = []
     for name, title, group in _groups(records, subsets):
         for label in labels:
@@ -218,7 +237,7 @@ def difference_table(records, labels, baseline, subsets):
     return Table(f'Difference to {baseline}: mean [95% bootstrap interval over images]', columns, rows)
 
 
-def _write(output, tables, records, protocol):
+def _write(output: str, tables: list[Table], records: list[dict], protocol: Protocol) -> None:
     """table.md, table.tex, table.json, table.csv, differences.csv and per_image.csv."""
     columns = [(key, key, None, 0) for key in ('data', 'method', 'image', *METRICS, 'ms')]
     files = {'table.md': to_markdown(tables), 'table.tex': to_latex(tables), 'table.csv': to_csv(tables[0]),
@@ -228,8 +247,9 @@ def _write(output, tables, records, protocol):
     content = {'protocol': protocol.describe(), 'notes': tables[0].notes,
                'tables': [{'title': table.title, 'rows': table.rows} for table in tables], 'images': records}
     files['table.json'] = json.dumps(_finite(content), indent=1, ensure_ascii=False)
+    os.makedirs(output, exist_ok=True)
     for name, text in files.items():
-        write_atomically(osp.join(output, name), text.encode())
+        atomic_write(osp.join(output, name), text.encode())
 
 
 def _finite(value):
@@ -241,7 +261,7 @@ def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _print(tables):
+def _print(tables: list[Table]) -> None:
     from rich.console import Console
     # a table is for reading across: in a file or a pipe it takes the width that it needs
     console = Console(width=None if os.isatty(1) else 240)

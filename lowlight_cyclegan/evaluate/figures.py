@@ -1,12 +1,16 @@
 """Figures: images side by side with enlarged crops, images as points, metrics as bars."""
+from __future__ import annotations
+
 import cv2
 import numpy as np
 import os
+from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from os import path as osp
 
-from .measure import HEADINGS, METRICS
+from .measure import METRICS
+from .pairs import Pair
 from .statistics import mean_and_error
 
 __all__ = ['comparison_figure', 'draw_all', 'metric_figure', 'pick_crop', 'scatter_figure']
@@ -14,18 +18,21 @@ __all__ = ['comparison_figure', 'draw_all', 'metric_figure', 'pick_crop', 'scatt
 ROWS = 3
 CELL = 2.0  # inches
 
+Crop = tuple[int, int, int, int]
 
-def draw_all(output, datasets, labels, records, baseline, images=None, crop=None):
+
+def draw_all(output: str, datasets: dict[str, list[Pair]], labels: list[str], records: list[dict], baseline: str,
+             images: Sequence[str] | None = None, crop: Crop | None = None) -> None:
     """comparison_<data>.png, scatter_<data>.png (with two methods or more) and metrics_<data>.png for each dataset.
 
     Args:
-        output (str): Folder.
-        datasets (dict[str, list[Pair]]): Name -> images.
-        labels (list[str]): Methods.
-        records (list[dict]): Of all images, see ``comparison.measure_all``.
-        baseline (str): Horizontal axis of the scatter plot.
-        images (list[str] | None): Names for the comparison; None takes three that lie evenly in the list.
-        crop (tuple[int, int, int, int] | None): x, y, width and height of what is enlarged; None picks it.
+        output: Folder.
+        datasets: Name -> images.
+        labels: Methods.
+        records: Of all images, see ``comparison.measure_all``.
+        baseline: Horizontal axis of the scatter plot.
+        images: Names for the comparison; None takes three that lie evenly in the list.
+        crop: x, y, width and height of what is enlarged; None picks it.
     """
     os.makedirs(output, exist_ok=True)
     for name, pairs in datasets.items():
@@ -39,12 +46,12 @@ def draw_all(output, datasets, labels, records, baseline, images=None, crop=None
             scatter_figure(name, labels, own, baseline).savefig(osp.join(output, f'scatter_{name}.png'), dpi=150)
 
 
-def _spread(items, count):
+def _spread(items: list, count: int) -> list:
     count = min(count, len(items))
     return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
 
 
-def pick_crop(reference, share=5):
+def pick_crop(reference: np.ndarray, share: int = 5) -> Crop:
     """(x, y, width, height) of the part, a fifth of each side, in which the reference has most detail."""
     h, w = (max(side // share, 1) for side in reference.shape[:2])
     gray = cv2.cvtColor(reference, cv2.COLOR_BGR2GRAY).astype(np.float32)
@@ -55,7 +62,7 @@ def pick_crop(reference, share=5):
     return int(x), int(y), w, h
 
 
-def comparison_figure(pairs, labels, records, crop=None):
+def comparison_figure(pairs: list[Pair], labels: list[str], records: list[dict], crop: Crop | None = None) -> Figure:
     """Rows of images, columns input, methods and reference; below each image its crop, enlarged, and its PSNR."""
     pictures = {(record['method'], record['image']): record for record in records}
     labels = [label for label in labels if label.lower() != 'input']
@@ -88,18 +95,18 @@ def comparison_figure(pairs, labels, records, crop=None):
     return figure
 
 
-def scatter_figure(name, labels, records, baseline):
+def scatter_figure(name: str, labels: list[str], records: list[dict], baseline: str) -> Figure:
     """Each image a point: the baseline's figure across, a method's upwards; one plot for each metric."""
     figure = Figure(figsize=(3.2 * len(METRICS), 3.4), layout='constrained')
-    for ax, (key, better) in zip(figure.subplots(1, len(METRICS)), METRICS.items()):
+    for ax, (key, metric) in zip(figure.subplots(1, len(METRICS)), METRICS.items()):
         values = {label: {r['image']: r[key] for r in records if r['method'] == label} for label in labels}
         for label in labels:
             if label != baseline:
                 images = list(values[baseline])
                 ax.scatter([values[baseline][i] for i in images], [values[label][i] for i in images], s=12, label=label)
         ax.axline((0, 0), slope=1, color='gray', linewidth=0.8)
-        ax.set_xlabel(f'{HEADINGS[key][0]}, {baseline}')
-        ax.set_ylabel(f'{HEADINGS[key][0]} ({better} is better)')
+        ax.set_xlabel(f'{metric.heading}, {baseline}')
+        ax.set_ylabel(f'{metric.heading} ({metric.better} is better)')
         # the diagonal's point at the origin must not widen the view
         finite = np.array([v for m in values.values() for v in m.values() if np.isfinite(v)])
         if len(finite):
@@ -111,14 +118,14 @@ def scatter_figure(name, labels, records, baseline):
     return figure
 
 
-def metric_figure(name, labels, records):
+def metric_figure(name: str, labels: list[str], records: list[dict]) -> Figure:
     """A bar for each method with its standard error; one plot for each metric."""
     figure = Figure(figsize=(3.2 * len(METRICS), 0.3 * len(labels) + 1.4), layout='constrained')
-    for ax, (key, better) in zip(figure.subplots(1, len(METRICS), sharey=True), METRICS.items()):
+    for ax, (key, metric) in zip(figure.subplots(1, len(METRICS), sharey=True), METRICS.items()):
         stats = [mean_and_error([r[key] for r in records if r['method'] == label]) for label in labels]
         ax.barh(labels, [s[0] for s in stats], xerr=[np.nan_to_num(s[1]) for s in stats], color='C0', ecolor='black',
                 capsize=2)
-        ax.set_xlabel(f'{HEADINGS[key][0]} ({better} is better)')
+        ax.set_xlabel(f'{metric.heading} ({metric.better} is better)')
     ax.invert_yaxis()
     figure.suptitle(name)
     return figure

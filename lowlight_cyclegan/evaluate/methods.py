@@ -1,4 +1,6 @@
 """What is compared: networks and classical methods, all called on (n, 3, h, w) in [-1, 1]."""
+from __future__ import annotations
+
 import hashlib
 import inspect
 import json
@@ -11,17 +13,21 @@ import torch
 import warnings
 from basicsr.archs import build_network
 from basicsr.utils.registry import ARCH_REGISTRY
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import path as osp
 from torch import nn
 
 from lowlight_cyclegan.archs.baselines import PUBLISHED, load_published
-from lowlight_cyclegan.archs.self_ensemble import SelfEnsemble
-from lowlight_cyclegan.enhance.denoise import Denoised
+from lowlight_cyclegan.archs.self_ensemble import FLIPS, self_ensemble
+from lowlight_cyclegan.config import load_options
+from lowlight_cyclegan.enhance import modes
+from lowlight_cyclegan.enhance.denoise import denoise
+from lowlight_cyclegan.enhance.enhancer import Enhancer
 from lowlight_cyclegan.enhance.pretrained import bundled, load_pretrained, load_state
-from lowlight_cyclegan.messages import fail, nearest
+from lowlight_cyclegan.messages import nearest
 
-__all__ = ['Method', 'complexity', 'enhance', 'load_method']
+__all__ = ['Method', 'complexity', 'load_method']
 
 
 @dataclass
@@ -29,18 +35,36 @@ class Method:
     """A method under its name in the table.
 
     Attributes:
-        label (str): Name in the table.
-        net (nn.Module): In evaluation mode.
-        fingerprint (str): SHA-256 of its code, settings and weights.
-        source (str): Where its weights come from, for the table's notes.
+        label: Name in the table.
+        enhancer: Runs it.
+        fingerprint: SHA-256 of its code, settings and weights.
     """
     label: str
-    net: nn.Module
+    enhancer: Enhancer
     fingerprint: str
-    source: str
+
+    def enhance(self, img: np.ndarray) -> tuple[np.ndarray, float]:
+        """Enhance an image.
+
+        Args:
+            img: (h, w, 3) uint8, BGR.
+
+        Returns:
+            (h, w, 3) float32 in [0, 255], BGR, unrounded, and the milliseconds that it took.
+        """
+        x = np.ascontiguousarray(img[..., ::-1], dtype=np.float32) / 255
+        begin = self._now()
+        y = self.enhancer.enhance(x)
+        ms = 1000 * (self._now() - begin)
+        return np.ascontiguousarray(y[..., ::-1]) * 255, ms
+
+    def _now(self) -> float:
+        if self.enhancer.device.type == 'cuda':
+            torch.cuda.synchronize(self.enhancer.device)
+        return time.perf_counter()
 
 
-def load_method(text, device='cpu'):
+def load_method(text: str, device: str | torch.device | None = 'cpu') -> Method:
     """Load a method from ``NAME``, ``NAME=[ARCH:]WEIGHTS[,WEIGHTS]`` or ``NAME=FILE.yml``.
 
     - ``input``, archs that need no weights (``gamma``: GammaCurve) and weights in the box (``lite``) by name alone;
@@ -51,155 +75,141 @@ def load_method(text, device='cpu'):
 
     A NAME that ends in ``+flips`` (``lite+flips``) gives the mean over the four flips of an image, as does an option
     file with ``val: self_ensemble``; ``+denoise`` removes noise afterwards, see
-    :func:`~lowlight_cyclegan.enhance.denoise.denoise`. A name can end in both.
+    :func:`~lowlight_cyclegan.enhance.large.denoise`. A name can end in both.
 
-    Returns:
-        Method: On the device.
+    Images are enhanced in one piece and full precision.
 
     Raises:
-        SystemExit: One line.
+        ValueError: The text has another form, or names nothing that can be loaded.
+        FileNotFoundError: A file is missing.
     """
     label, _, value = text.partition('=')
     name = re.sub('([+](flips|denoise))*$', '', label)
     if not name:
-        fail(f'--method {text}: write it as NAME or NAME=WEIGHTS')
+        raise ValueError(f'--method {text}: write it as NAME or NAME=WEIGHTS')
+    flips = False
     try:
-        net = _load_network(text, name, value)
+        if value.lower().endswith(('.yml', '.yaml')):
+            net, flips = _from_options(value)
+        else:
+            net = _load_network(name, value)
     except ValueError as error:
-        fail(f'--method {label}: {error}')
-    if '+flips' in label[len(name):]:
-        net = SelfEnsemble(net)
-    if '+denoise' in label[len(name):]:
-        net = Denoised(net)
-    net = net.eval().requires_grad_(False).to(device)
-    return Method(label, net, _fingerprint(net), value)
+        raise ValueError(f'--method {label}: {error}') from error
+    fingerprint = _fingerprint(net)
+    enhancer = Enhancer(net.eval().requires_grad_(False), device, 'fp32', 'direct',
+                        self_ensemble=flips or '+flips' in label[len(name):],
+                        denoise=float('+denoise' in label[len(name):]))
+    steps = [self_ensemble] * enhancer.self_ensemble + [denoise] * (enhancer.denoise > 0)
+    return Method(label, enhancer, _digest(fingerprint, *_sources((Enhancer, modes, *steps)), len(steps)))
 
 
-def _load_network(text, label, value):
+def _load_network(label: str, value: str) -> nn.Module:
     if not value:
         net = load_pretrained(label)[0] if label in bundled() else _weightless(label)
-    elif value.lower().endswith(('.yml', '.yaml')):
-        net = _from_options(value)
     else:
         arch, _, files = value.rpartition(':')
         arch = arch or next((name for name in PUBLISHED if _plain(label).startswith(_plain(name))), None)
         files = [osp.expanduser(file) for file in files.split(',')]
         for file in files:
             if not osp.exists(file):
-                fail(f'--method {text}: no such file: {file}')
+                raise FileNotFoundError(f'--method {label}: no such file: {file}')
         if arch is None:
             net = load_pretrained(files[0])[0]
         elif arch in PUBLISHED:
             net = load_published(arch, files if len(files) > 1 else files[0])
         else:
-            fail(f'--method {text}: no published weights are known for {arch!r}{nearest(arch, PUBLISHED)}')
+            raise ValueError(f'no published weights are known for {arch!r}{nearest(arch, PUBLISHED)}')
     return net
 
 
-def _plain(name):
+def _plain(name: str) -> str:
     return name.lower().replace('_', '').replace('-', '')
 
 
-def _weightless(name):
+def _weightless(name: str) -> nn.Module:
     if _plain(name) == 'input':
         return nn.Identity()
     archs = {_plain(key): arch for key, arch in ARCH_REGISTRY if arch.__module__.startswith('lowlight_cyclegan.')}
     near = [key for key in archs if key.startswith(_plain(name))]  # gamma is GammaCurve
     arch = archs.get(near[0]) if len(near) == 1 else archs.get(_plain(name))
     if arch is None:
-        fail(f'--method {name}: is not known{nearest(_plain(name), ["input", *bundled(), *archs])}')
+        raise ValueError(f'is not known{nearest(_plain(name), ["input", *bundled(), *archs])}')
     try:
         net = arch()
     except TypeError:  # a building block
-        fail(f'--method {name}: is no method')
+        raise ValueError('is no method') from None
     if next(net.parameters(), None) is not None:
-        fail(f'--method {name}: needs weights, write {name}=FILE')
+        raise ValueError(f'needs weights, write {name}=FILE')
     return net
 
 
-def _from_options(path):
-    from lowlight_cyclegan.config import load_options
+def _from_options(path: str) -> tuple[nn.Module, bool]:
+    """The network of an option file for testing, and whether it is to be a self-ensemble."""
     opt = load_options(path)
     weights = (opt.get('path') or {}).get('pretrain_network_g')
     if not isinstance(opt.get('network_g'), dict) or opt['network_g'].get('type') not in ARCH_REGISTRY:
-        fail(f'{path}: network_g: needs a type that is registered')
+        raise ValueError(f'{path}: network_g: needs a type that is registered')
     try:
         net = build_network(opt['network_g'])
     except (TypeError, ValueError) as error:
-        fail(f'{path}: network_g: {error}')
+        raise ValueError(f'{path}: network_g: {error}') from error
     if weights:
-        _load(net, weights, [opt['path'].get('param_key_g', 'params')])
+        # as the toolbox does: the first of the keys that the file has, else a plain state dict
+        state = load_state(osp.expanduser(weights), [opt['path'].get('param_key_g', 'params')])
+        try:
+            net.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f'{weights}: does not fit the network of its options '
+                             f'({str(error).splitlines()[-1].strip()})') from error
     elif next(net.parameters(), None) is not None and not opt['network_g'].get('load_path'):
-        fail(f'{path}: path:pretrain_network_g: is missing, there are no weights to evaluate')
-    return SelfEnsemble(net) if (opt.get('val') or {}).get('self_ensemble') else net
+        raise ValueError(f'{path}: path:pretrain_network_g: is missing, there are no weights to evaluate')
+    return net, bool((opt.get('val') or {}).get('self_ensemble'))
 
 
-def _load(net, path, keys):
-    """Load a checkpoint of BasicSR into a network, from the first of the keys it has, or as a plain state dict."""
-    state = load_state(osp.expanduser(path), keys)
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        fail(f'{path}: does not fit the network of its options ({str(error).splitlines()[-1].strip()})')
-
-
-def _fingerprint(net):
+def _fingerprint(net: nn.Module) -> str:
     """SHA-256 of the source files, plain settings and weights of a network."""
-    digest = hashlib.sha256()
-    files = {inspect.getsourcefile(type(module)) for module in net.modules()}
-    for file in sorted(file for file in files if f'{os.sep}torch{os.sep}' not in file):
-        with open(file, 'rb') as f:
-            digest.update(f.read())
+    parts = _sources([type(module) for module in net.modules()])
     for name, module in net.named_modules():
         settings = {key: value for key, value in vars(module).items()
                     if not key.startswith('_') and isinstance(value, (int, float, str, tuple, list, type(None)))}
-        digest.update(json.dumps([name, type(module).__name__, settings], sort_keys=True, default=str).encode())
+        parts.append(json.dumps([name, type(module).__name__, settings], sort_keys=True, default=str).encode())
     for name, value in sorted(net.state_dict().items()):
-        digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
-        digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        parts.append(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
+        parts.append(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return _digest(*parts)
+
+
+def _sources(objects: Sequence) -> list[bytes]:
+    """Contents of the files that define classes, functions or modules, torch's own left out."""
+    contents = []
+    for file in sorted({inspect.getsourcefile(item) for item in objects}):
+        if f'{os.sep}torch{os.sep}' not in file:
+            with open(file, 'rb') as f:
+                contents.append(f.read())
+    return contents
+
+
+def _digest(*parts: bytes | str | int) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else str(part).encode())
     return digest.hexdigest()
 
 
-def enhance(net, img):
-    """Run a method on an image: the one place where this is done.
-
-    Args:
-        net (nn.Module): Called on (1, 3, h, w) RGB in [-1, 1].
-        img (ndarray): (h, w, 3) uint8, BGR.
-
-    Returns:
-        tuple[ndarray, float]: (h, w, 3) float32 in [0, 255], BGR, unrounded; milliseconds of the network alone.
-    """
-    device = next((p.device for p in net.parameters()), torch.device('cpu'))
-    x = torch.from_numpy(np.ascontiguousarray(img[..., ::-1].transpose(2, 0, 1))).unsqueeze(0).to(device)
-    x = x.float() / 127.5 - 1
-    with torch.inference_mode():
-        begin = _now(device)
-        y = net(x)
-        ms = 1000 * (_now(device) - begin)
-        y = ((y.float().clamp(-1, 1) + 1) * 127.5)[0].cpu().numpy()
-    return np.ascontiguousarray(y.transpose(1, 2, 0)[..., ::-1]), ms
-
-
-def _now(device):
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def complexity(net, size):
+def complexity(enhancer: Enhancer, size: tuple[int, int]) -> tuple[float, float]:
     """Millions of parameters that the output depends on, and GMACs (multiply-accumulates, 1e9) for an image.
 
     Networks only used in training, like the calibrator of SCI, do not count. mmengine counts one operation for a
     multiply and add; attention products and resampling are included as far as it knows them.
 
     Args:
-        net (nn.Module): The method.
-        size (tuple[int, int]): (h, w).
+        enhancer: Runs the method.
+        size: (h, w).
 
     Returns:
-        tuple[float, float]: Both nan for a method without parameters.
+        Both nan for a method without parameters.
     """
+    net = enhancer.network
     parameters = list(net.parameters())
     if not parameters:
         return math.nan, math.nan
@@ -219,4 +229,4 @@ def complexity(net, size):
         warnings.simplefilter('ignore')  # tracing warns of Python values in the forward
         flops = get_model_complexity_info(net, inputs=x, show_table=False, show_arch=False)['flops']
     logger.setLevel(level)
-    return used / 1e6, flops / 1e9
+    return used / 1e6, flops * (len(FLIPS) if enhancer.self_ensemble else 1) / 1e9

@@ -1,31 +1,28 @@
-"""From what people download to ``datasets/<NAME>/<split>/{low,high}``: checked, named alike, with a manifest.
-
-manifest.json: ``dataset``, ``notes``, ``warnings``, ``duplicates`` (path: the first path with the same pixels) and
-``images``, a list of ``path`` (relative to the manifest), ``source`` (its name in the download), ``role`` (train, test
-or none), ``sha256`` of the file, ``size`` (width and height) and its fingerprint (see ``fingerprint.py``).
-"""
-import errno
+"""From what people download to ``datasets/<NAME>/<split>/{low,high}``: checked, named alike, with a manifest."""
 import hashlib
 import json
 import os
 import re
 import shutil
+from collections import Counter
 from dataclasses import dataclass, field
 from os import path as osp
 
 from lowlight_cyclegan.data.data_util import IMAGE_EXTENSIONS, decode_image, map_threaded
-from lowlight_cyclegan.messages import fail
-from lowlight_cyclegan.models.checkpoint import file_sha256
-from .archive import open_source
-from .fingerprint import aligned_correlation, find_matches, fingerprint
+from lowlight_cyclegan.files import atomic_write
+from .archive import Source, open_source
+from .fingerprint import aligned_correlation, fingerprint
+from .manifest import MANIFEST, check_complete, duplicates, read_manifest, shared_views
 
-__all__ = ['LAYOUTS', 'prepare', 'write_atomically']
+__all__ = ['LAYOUTS', 'Layout', 'prepare']
 
-MANIFEST = 'manifest.json'
 MIN_ALIGNMENT = 0.7  # of the reduced log-gray images; LOL's 141, 142 and 648 are below
 MAX_LINES = 10
 LSRW_SEED = 2024
 LSRW_TEST = 30
+
+File = tuple[Source, str]
+Pair = tuple[str, str, File, File]  # split, name, low, high
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ LAYOUTS = {
 }
 
 
-def prepare(layout, sources, output, partial=False, lmdb=False):
+def prepare(layout: Layout, sources: list[str], output: str, partial: bool = False, lmdb: bool = False) -> str:
     """Lay out a dataset; an interrupted run is repeated with the same command.
 
     Files gather in ``<output>/.<name>.partial`` and appear under their final name all at once.
@@ -84,11 +81,12 @@ def prepare(layout, sources, output, partial=False, lmdb=False):
         str: Folder of the dataset.
 
     Raises:
-        SystemExit: One line for each thing that is wrong; nothing is laid out then.
+        ValueError: One line for each thing that is wrong; nothing is laid out then.
+        OSError: Something cannot be read or written.
     """
     target = osp.join(osp.expanduser(output), layout.name)
     if osp.lexists(target):
-        _check_complete(target)
+        check_complete(target)
         print(f'complete {target}')
     else:
         pairs = _find_pairs(layout, [open_source(source) for source in sources], partial)
@@ -101,9 +99,9 @@ def prepare(layout, sources, output, partial=False, lmdb=False):
 # ------------------------------------------------------------------- finding
 
 
-def _find_pairs(layout, sources, partial):
-    """[(split, name, low, high)], sorted; low and high are (source, file)."""
-    found = {}  # (split, name) -> {'low': (source, file), 'high': ...}
+def _find_pairs(layout: Layout, sources: list[Source], partial: bool) -> list[Pair]:
+    """[(split, name, low, high)], sorted."""
+    found: dict[tuple[str, str], dict[str, File]] = {}
     problems = []
     for number, source in enumerate(sources):
         for file in source.files:
@@ -118,20 +116,18 @@ def _find_pairs(layout, sources, partial):
     where = ', '.join(source.path for source in sources)
     if not found:
         looked_for = ' and '.join(f'{low} with {high}' for _, low, high, _ in layout.folders) or 'them'
-        fail(f'{where}: no images found, looked for {looked_for}')
+        raise ValueError(f'{where}: no images found, looked for {looked_for}')
     for _, files in sorted(found.items()):
         for domain in {'low', 'high'} - files.keys():
             there = next(iter(files.values()))[1]
             problems.append(f'{where}: {there} has no {domain} image of that name')
-    counts = {}
-    for split, _ in found:
-        counts[split] = counts.get(split, 0) + 1
+    counts = Counter(split for split, _ in found)
     for split, count in layout.counts.items():
-        if counts.get(split, 0) != count and not partial:
-            problems.append(f'{where}: {counts.get(split, 0)} pairs{f" in {split}" if split else ""}, {count} are '
+        if counts[split] != count and not partial:
+            problems.append(f'{where}: {counts[split]} pairs{f" in {split}" if split else ""}, {count} are '
                             'published: the download is not complete (--partial accepts it)')
-    _fail_if(problems)
-    test = set()
+    _refuse(problems)
+    test: set[tuple[str, str]] = set()
     if layout.num_test:
         names = sorted(found, key=lambda key: hashlib.sha256(f'{LSRW_SEED}:{key[1]}'.encode()).hexdigest())
         test = set(names[:layout.num_test])
@@ -142,7 +138,7 @@ def _find_pairs(layout, sources, partial):
     return sorted(pairs, key=lambda pair: pair[:2])
 
 
-def _place(layout, file, number):
+def _place(layout: Layout, file: str, number: int) -> tuple[str, str, str] | None:
     """(split, domain, name) of a file, None where it is none of the dataset's."""
     folder, _, base = file.rpartition('/')
     stem = osp.splitext(base)[0]
@@ -160,52 +156,52 @@ def _place(layout, file, number):
     return None
 
 
-def _fail_if(problems):
+def _refuse(problems: list[str]) -> None:
     if problems:
         more = [f'... and {len(problems) - MAX_LINES} more'] if len(problems) > MAX_LINES else []
-        fail(*problems[:MAX_LINES], *more)
+        raise ValueError('\n'.join([*problems[:MAX_LINES], *more]))
 
 
 # -------------------------------------------------------------------- laying out
 
 
-def _lay_out(layout, pairs, target):
+def _lay_out(layout: Layout, pairs: list[Pair], target: str) -> None:
     staging = osp.join(osp.dirname(target), f'.{osp.basename(target)}.partial')
-    images, problems, alignment = [], [], {}
+    images: list[dict] = []
+    problems: list[str] = []
+    alignment = {}
     print(f'reading  {len(pairs)} pairs')
     for pair, result in zip(pairs, map_threaded(lambda pair: _lay_out_pair(layout, pair, staging), pairs)):
         entries, score, errors = result
         images += entries
         problems += errors
         alignment[f'{pair[0]}/{pair[1]}'.lstrip('/')] = score
-    _fail_if(problems)
+    _refuse(problems)
 
     warnings = [f'{name}: low and high image correlate by {score:.2f} only, they may be misaligned'
                 for name, score in alignment.items() if score < MIN_ALIGNMENT]
-    duplicates = _duplicates(images)
-    if duplicates:
-        warnings.append(f'{len(duplicates)} images repeat another of their kind pixel by pixel, such as '
-                        f'{" and ".join(next(iter(duplicates.items())))}: see duplicates in {MANIFEST}')
-    warnings += _shared_views(images)
+    repeated = duplicates(images)
+    if repeated:
+        warnings.append(f'{len(repeated)} images repeat another of their kind pixel by pixel, such as '
+                        f'{" and ".join(next(iter(repeated.items())))}: see duplicates in {MANIFEST}')
+    warnings += shared_views(images)
     wanted = {osp.join(staging, *entry['path'].split('/')) for entry in images}
     for folder, _, names in os.walk(staging):  # left by a run with another source
         for name in names:
             if osp.join(folder, name) not in wanted:
                 os.remove(osp.join(folder, name))
-    manifest = {'dataset': layout.name, 'notes': layout.notes, 'warnings': warnings, 'duplicates': duplicates,
+    manifest = {'dataset': layout.name, 'notes': layout.notes, 'warnings': warnings, 'duplicates': repeated,
                 'images': images}
-    write_atomically(osp.join(staging, MANIFEST), json.dumps(manifest, indent=1).encode())
+    atomic_write(osp.join(staging, MANIFEST), json.dumps(manifest, indent=1).encode())
     os.replace(staging, target)
     for line in (*layout.notes, *warnings):
         print(f'NOTE     {line}' if line in layout.notes else f'WARNING  {line}')
-    counts = {}
-    for split, *_ in pairs:
-        counts[split] = counts.get(split, 0) + 1
+    counts = Counter(split for split, *_ in pairs)
     summary = ', '.join(f'{count} pairs{f" in {split}" if split else ""}' for split, count in counts.items())
     print(f'ready    {target}: {summary}')
 
 
-def _lay_out_pair(layout, pair, staging):
+def _lay_out_pair(layout: Layout, pair: Pair, staging: str) -> tuple[list[dict], float, list[str]]:
     """Copy and describe a pair: (entries of the manifest, alignment, problems)."""
     split, name, *files = pair
     entries, decoded, problems = [], [], []
@@ -218,7 +214,9 @@ def _lay_out_pair(layout, pair, staging):
             problems.append(f'{source.path}: {file} cannot be read: {error}')
             continue
         decoded.append(img)
-        write_atomically(osp.join(staging, *path.split('/')), content)
+        target = osp.join(staging, *path.split('/'))
+        os.makedirs(osp.dirname(target), exist_ok=True)
+        atomic_write(target, content, durable=False)
         entries.append({'path': path, 'source': file, 'role': layout.roles.get(split),
                         'sha256': hashlib.sha256(content).hexdigest(), 'size': [img.shape[1], img.shape[0]],
                         **fingerprint(img)})
@@ -231,70 +229,10 @@ def _lay_out_pair(layout, pair, staging):
     return entries, aligned_correlation(*decoded), problems
 
 
-def write_atomically(path, content):
-    """Write bytes under another name, then rename: the file is whole or absent. What is there already stays.
-
-    Raises:
-        SystemExit: It cannot be written.
-    """
-    try:
-        if osp.isfile(path) and osp.getsize(path) == len(content):
-            with open(path, 'rb') as f:
-                if f.read() == content:
-                    return
-        os.makedirs(osp.dirname(path) or '.', exist_ok=True)
-        temporary = f'{path}.{os.getpid()}.tmp'
-        with open(temporary, 'wb') as f:
-            f.write(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        room = ': make room and give the same command again' if error.errno == errno.ENOSPC else ''
-        fail(f'cannot write {path}: {error.strerror}{room}')
-
-
-def _duplicates(images):
-    """{path: path of the first image with the same pixels}, low and normal images apart."""
-    first, duplicates = {}, {}
-    for entry in images:
-        key = (entry['path'].rsplit('/', 2)[-2], entry['pixels'])
-        if first.setdefault(key, entry['path']) != entry['path']:
-            duplicates[entry['path']] = first[key]
-    return duplicates
-
-
-def _shared_views(images):
-    """Test images whose view is among the training images."""
-    train, test = ([e for e in images if e['role'] == role and '/low/' in e['path']] for role in ('train', 'test'))
-    matches = find_matches(train, test)
-    if not matches:
-        return []
-    identical = sum(kind == 'identical' for kind, _, _ in matches.values())
-    return [f'{len(matches)} of {len(test)} test inputs show a view that is among the training inputs '
-            f'({identical} of them identical)']
-
-
-# ----------------------------------------------------------------- repeating
-
-
-def _check_complete(target):
-    """End with a line where the dataset's folder is not as its manifest says."""
-    path = osp.join(target, MANIFEST)
-    try:
-        with open(path, encoding='utf-8') as f:
-            images = [(entry['path'], entry['sha256']) for entry in json.load(f)['images']]
-    except (OSError, ValueError, KeyError, TypeError):
-        fail(f'{target}: is there and has no readable {MANIFEST}: move it away or give another --output')
-    for name, sha256 in images:
-        file = osp.join(target, *name.split('/'))
-        if not osp.isfile(file) or file_sha256(file) != sha256:
-            fail(f'{file}: is missing or not what the manifest says: remove {target} and give the same command again')
-
-
-def _make_lmdbs(target):
+def _make_lmdbs(target: str) -> None:
     """``low.lmdb`` and ``high.lmdb`` beside the folders, by BasicSR's own maker."""
     from basicsr.utils.lmdb_util import make_lmdb_from_imgs
-    with open(osp.join(target, MANIFEST), encoding='utf-8') as f:
-        images = [entry['path'] for entry in json.load(f)['images']]
+    images = [entry['path'] for entry in read_manifest(osp.join(target, MANIFEST))]
     for folder in sorted({name.rpartition('/')[0] for name in images}):
         names = sorted(name.rpartition('/')[2] for name in images if name.rpartition('/')[0] == folder)
         keys = [osp.splitext(name)[0] for name in names]
@@ -303,7 +241,7 @@ def _make_lmdbs(target):
             print(f'complete {source}.lmdb')
             continue
         if not ''.join(keys).isascii():
-            fail(f"{source}: BasicSR's LMDBs need names in ASCII")
+            raise ValueError(f"{source}: BasicSR's LMDBs need names in ASCII")
         temporary = f'{source}.partial.lmdb'
         shutil.rmtree(temporary, ignore_errors=True)
         make_lmdb_from_imgs(source, temporary, names, keys)
