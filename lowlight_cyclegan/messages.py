@@ -1,5 +1,6 @@
 """What a run says to its user: once, not once for every process."""
 import difflib
+import errno
 import logging
 import os
 
@@ -22,6 +23,15 @@ def warn(line):
 def first_line(error):
     """What an exception says, in one line; its class if it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def explain(error):
+    """The lines of an error of the library: those of a ValueError, file and reason of an OSError."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    file = error.filename2 or error.filename
+    room = ': make room and give the same command again' if error.errno == errno.ENOSPC else ''
+    return f'{file}: {error.strerror}{room}' if file else f'{error.strerror}{room}'
 
 
 def is_out_of_memory(error):

@@ -1,7 +1,9 @@
-"""The command ``ablate``."""
+"""The command ``ablate``: the four rows of the paper's table 5."""
 from __future__ import annotations
 
 import argparse
+
+from lowlight_cyclegan.messages import explain, fail
 
 HELP = 'train the generator without and with EMA and ASPP, and tabulate the four'
 INTERRUPTED = 'Interrupted; the same command continues.'
@@ -18,4 +20,7 @@ def run(args: argparse.Namespace) -> None:
     import lowlight_cyclegan
     lowlight_cyclegan.register()
     from lowlight_cyclegan.training.ablation import ablate
-    ablate(args.opt, args.budget, args.seeds, args.output)
+    try:
+        ablate(args.opt, args.budget, args.seeds, args.output)
+    except (ValueError, OSError) as error:
+        fail(explain(error))

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import argparse
 
+from lowlight_cyclegan.messages import explain, fail
+
 HELP = 'check a downloaded dataset and lay it out, or find what two datasets share'
 INTERRUPTED = 'Interrupted; the same command continues.'
 
@@ -34,16 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    args.work(args)
+    try:
+        args.work(args)
+    except (ValueError, OSError) as error:
+        fail(explain(error))
 
 
 def _prepare(args: argparse.Namespace) -> None:
     from lowlight_cyclegan.prepare.layouts import LAYOUTS, Layout, prepare
     if args.layout == 'folder':
         if len(args.source) != 2:
-            raise SystemExit('data folder: give two folders, that of the low images and that of the normal ones')
+            raise ValueError('data folder: give two folders, that of the low images and that of the normal ones')
         if args.name in ('.', '..') or '/' in args.name or '\\' in args.name:
-            raise SystemExit(f'--name {args.name}: must be a plain name')
+            raise ValueError(f'--name {args.name}: must be a plain name')
         layout = Layout(args.name, ())
     else:
         layout = LAYOUTS[args.layout]

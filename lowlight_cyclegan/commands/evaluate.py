@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from lowlight_cyclegan.messages import explain, fail
 from .arguments import natural, size
 
 HELP = 'compare methods on datasets: one table with figures'
@@ -49,12 +50,18 @@ def run(args: argparse.Namespace) -> None:
     import lowlight_cyclegan
     lowlight_cyclegan.register()
     from lowlight_cyclegan.evaluate.comparison import compare
-    if int(os.environ.get('WORLD_SIZE', 1)) == 1:
-        compare(args)
-        return
-    from torch.distributed import destroy_process_group
-
-    from lowlight_cyclegan.repairs import init_dist
-    init_dist('pytorch')
-    compare(args)
-    destroy_process_group()
+    from lowlight_cyclegan.evaluate.protocol import Protocol
+    protocol = Protocol(args.color, args.border, args.rounding, args.resize, args.metrics, args.ssim, args.lpips,
+                        args.lpips_trunk)
+    distributed = int(os.environ.get('WORLD_SIZE', 1)) > 1
+    if distributed:
+        from lowlight_cyclegan.repairs import init_dist
+        init_dist('pytorch')
+    try:
+        compare(args.method, args.data, args.output, protocol, args.baseline, args.train_manifest, args.cache,
+                args.device, not args.no_figures, args.figure_images, args.crop)
+    except (ValueError, OSError) as error:
+        fail(explain(error))
+    if distributed:
+        from torch.distributed import destroy_process_group
+        destroy_process_group()

@@ -29,7 +29,7 @@ from .tables import Table, to_csv, to_latex, to_markdown, to_terminal
 __all__ = ['clean_subsets', 'compare', 'difference_table', 'measure_all', 'quality_table']
 
 
-def compare(methods: Sequence[str], data: Sequence[str], output: str, protocol: Protocol = Protocol(),
+def compare(methods: Sequence[str], data: Sequence[str], output: str, protocol: Protocol | None = None,
             baseline: str | None = None, train_manifests: Sequence[str] = (), cache: str | None = None,
             device: str | None = None, figures: bool = True, figure_images: Sequence[str] | None = None,
             crop: tuple[int, int, int, int] | None = None) -> None:
@@ -41,7 +41,7 @@ def compare(methods: Sequence[str], data: Sequence[str], output: str, protocol: 
         methods: See :func:`~lowlight_cyclegan.evaluate.methods.load_method`.
         data: See :func:`~lowlight_cyclegan.evaluate.pairs.find_pairs`.
         output: Folder.
-        protocol: How.
+        protocol: How; None is its defaults.
         baseline: Method to which differences are taken; None takes the first.
         train_manifests: Training sets, see :func:`~lowlight_cyclegan.prepare.manifest.load_fingerprints`: images that
             they share with the data get a warning and rows without them.
@@ -55,6 +55,7 @@ def compare(methods: Sequence[str], data: Sequence[str], output: str, protocol: 
         ValueError: One line, before anything is measured where an argument is at fault.
         OSError: Something cannot be read or written.
     """
+    protocol = protocol or Protocol()
     datasets = dict(find_pairs(text) for text in data)
     labels = [text.partition('=')[0] for text in methods]
     _check(labels, data, datasets, baseline, figure_images, protocol)
@@ -119,18 +120,29 @@ def measure_all(methods: list[Method], datasets: dict[str, list[Pair]], protocol
     Returns:
         One record for each dataset, method and image in this order, with the keys ``data``, ``method``, ``image`` and
         those of `measure`; None but on rank 0. Then how many were computed now.
+
+    Raises:
+        ValueError: What stopped one of the processes; raised in all of them.
+        OSError: The same.
     """
     from mmengine.dist import all_gather_object, get_dist_info
     rank, world_size = get_dist_info()
     protocol_hash = protocol_fingerprint(protocol)
     places = [(name, method, pair) for name, pairs in datasets.items() for method in methods for pair in pairs]
-    share = []
+    share, failure = [], None
     indices = range(rank, len(places), world_size)
-    for index in tqdm(indices, unit='image', disable=rank != 0 or None, leave=False):
-        name, method, pair = places[index]
-        record = measure(method, pair, protocol, protocol_hash, cache)
-        share.append((index, {'data': name, 'method': method.label, 'image': pair.name, **record}))
-    records = [record for part in all_gather_object(share) for record in part]
+    try:
+        for index in tqdm(indices, unit='image', disable=rank != 0 or None, leave=False):
+            name, method, pair = places[index]
+            record = measure(method, pair, protocol, protocol_hash, cache)
+            share.append((index, {'data': name, 'method': method.label, 'image': pair.name, **record}))
+    except (ValueError, OSError) as error:  # of one process: it must reach the others, which wait for its share
+        failure = error
+    parts = all_gather_object((share, failure))
+    for _, failure in parts:
+        if failure is not None:
+            raise failure
+    records = [record for part, _ in parts for record in part]
     if rank != 0:
         return None, 0
     records = [record for _, record in sorted(records, key=lambda item: item[0])]

@@ -1,18 +1,21 @@
 """Means over images and how far they can be trusted. Values that are not finite (NIQE of a flat image) are left out."""
+from __future__ import annotations
+
 import math
 import numpy as np
+from collections.abc import Sequence
 
 __all__ = ['bootstrap_interval', 'mean_and_error']
 
 
-def mean_and_error(values):
+def mean_and_error(values: Sequence[float]) -> tuple[float, float, int]:
     """Mean, standard error of the mean, and number of finite values.
 
     Args:
-        values (Sequence[float]): One for each image.
+        values: One for each image.
 
     Returns:
-        tuple[float, float, int]: The error is nan below two values, the mean below one.
+        The error is nan below two values, the mean below one.
     """
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values)]
@@ -21,18 +24,19 @@ def mean_and_error(values):
     return mean, float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan, n
 
 
-def bootstrap_interval(values, baseline, samples=10000, level=0.95, seed=0):
+def bootstrap_interval(values: Sequence[float], baseline: Sequence[float], samples: int = 10000, level: float = 0.95,
+                       seed: int = 0) -> tuple[float, float, float]:
     """Mean paired difference and its bootstrap interval (percentiles over images drawn with replacement).
 
     Args:
-        values (Sequence[float]): One for each image.
-        baseline (Sequence[float]): Of the same images in the same order.
-        samples (int): Bootstrap samples. Default: 10000.
-        level (float): Of the interval. Default: 0.95.
-        seed (int): Of the draws. Default: 0.
+        values: One for each image.
+        baseline: Of the same images in the same order.
+        samples: Bootstrap samples.
+        level: Of the interval.
+        seed: Of the draws.
 
     Returns:
-        tuple[float, float, float]: Mean, lower and upper end; ends are nan below two images.
+        Mean, lower and upper end; ends are nan below two images.
     """
     differences = np.asarray(values, np.float64) - np.asarray(baseline, np.float64)
     differences = differences[np.isfinite(differences)]

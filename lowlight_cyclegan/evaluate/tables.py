@@ -1,7 +1,12 @@
 """Rows of figures as text: terminal, Markdown, CSV, LaTeX. All from the same cells."""
+from __future__ import annotations
+
 import csv
 import io
 import math
+from collections.abc import Sequence
+from rich import box
+from rich.table import Table as RichTable
 
 __all__ = ['Table', 'to_csv', 'to_latex', 'to_markdown', 'to_terminal']
 
@@ -12,24 +17,26 @@ class Table:
     """Columns and rows of values, and how a value is written.
 
     Args:
-        title (str): Caption.
-        columns (list[tuple]): (key, heading, 'higher', 'lower' or None, decimals). Values are numbers, text, tuples of
+        title: Caption.
+        columns: (key, heading, 'higher', 'lower' or None, decimals). Values are numbers, text, tuples of
             a number and its spread (written with ±), or of a number and its interval.
-        rows (list[dict]): key -> value; what is missing or not finite is written as a dash.
-        notes (Sequence[str]): Printed below the table.
+        rows: key -> value; what is missing or not finite is written as a dash.
+        notes: Printed below the table.
     """
 
-    def __init__(self, title, columns, rows, notes=()):
+    def __init__(self, title: str, columns: list[tuple], rows: list[dict], notes: Sequence[str] = ()) -> None:
         self.title, self.columns, self.rows, self.notes = title, columns, rows, list(notes)
 
-    def headings(self):
+    def headings(self) -> list[str]:
+        """Headings of the columns, an arrow saying which way is better."""
         return [f'{heading} {ARROWS[better]}'.strip() for _, heading, better, _ in self.columns]
 
-    def cells(self):
+    def cells(self) -> list[list[str]]:
+        """Values of the rows as text."""
         return [[_text(row.get(key), decimals) for key, _, _, decimals in self.columns] for row in self.rows]
 
 
-def _text(value, decimals):
+def _text(value, decimals: int) -> str:
     if value is None:
         return '–'
     if isinstance(value, str):
@@ -46,10 +53,8 @@ def _text(value, decimals):
     return f'{value:.{decimals}f}' if math.isfinite(value) else '∞' if value > 0 else '–'
 
 
-def to_terminal(table):
+def to_terminal(table: Table) -> RichTable:
     """A rich table."""
-    from rich import box
-    from rich.table import Table as RichTable
     drawn = RichTable(title=table.title, box=box.SIMPLE_HEAD, title_justify='left', pad_edge=False)
     for index, heading in enumerate(table.headings()):
         numeric = any(not isinstance(row.get(table.columns[index][0]), str) for row in table.rows)
@@ -59,7 +64,7 @@ def to_terminal(table):
     return drawn
 
 
-def to_markdown(tables):
+def to_markdown(tables: Sequence[Table]) -> str:
     """Tables with their notes, as one Markdown text."""
     lines = []
     for table in tables:
@@ -70,11 +75,11 @@ def to_markdown(tables):
     return '\n'.join(lines).rstrip() + '\n'
 
 
-def _md_row(cells):
+def _md_row(cells: Sequence[str]) -> str:
     return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
 
 
-def to_csv(table):
+def to_csv(table: Table) -> str:
     """Unrounded numbers, nothing where there is none; a value with a spread or interval has a column for each."""
     spreads = {}
     for key, *_ in table.columns:
@@ -93,7 +98,7 @@ def to_csv(table):
     return text.getvalue()
 
 
-def to_latex(tables):
+def to_latex(tables: Sequence[Table]) -> str:
     """Tables for booktabs, with their notes as comments."""
     lines = []
     for table in tables:
@@ -107,7 +112,7 @@ def to_latex(tables):
     return '\n'.join(lines)
 
 
-def _tex_row(cells):
+def _tex_row(cells: Sequence[str]) -> str:
     return ' & '.join(map(_tex, cells)) + ' \\\\'
 
 
@@ -116,5 +121,5 @@ TEX = {'\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'\#'
        '–': '--', '∞': r'$\infty$', 'Δ': r'$\Delta$'}
 
 
-def _tex(text):
+def _tex(text: str) -> str:
     return ''.join(TEX.get(character, character) for character in text)

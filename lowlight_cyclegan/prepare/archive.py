@@ -1,4 +1,6 @@
 """Reading what people download: a folder or a zip archive, the latter not to be trusted with sizes."""
+from __future__ import annotations
+
 import os
 import zipfile
 import zlib
@@ -16,8 +18,8 @@ class FolderSource:
     """Files below a folder; links to folders are not followed, hidden files left out.
 
     Attributes:
-        path (str): The folder.
-        files (list[str]): Paths relative to the folder, with slashes, sorted.
+        path: The folder.
+        files: Paths relative to the folder, with slashes, sorted.
     """
 
     def __init__(self, path: str) -> None:
@@ -43,8 +45,8 @@ class ZipSource:
     """Files of a zip archive. Entries are only ever read: what they are called can do no harm.
 
     Attributes:
-        path (str): The archive.
-        files (list[str]): Names of the entries, sorted.
+        path: The archive.
+        files: Names of the entries, sorted.
 
     Raises:
         ValueError: The archive is broken, cut short or encrypted, or unpacks to more than pictures can.
@@ -94,7 +96,7 @@ def open_source(path: str) -> Source:
     """Open a folder or a zip archive.
 
     Args:
-        path (str): What was downloaded.
+        path: What was downloaded.
 
     Returns:
         FolderSource | ZipSource: With ``path``, ``files`` and ``read(name)``.

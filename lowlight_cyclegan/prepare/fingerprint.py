@@ -1,4 +1,6 @@
 """What an image looks like in a few bytes, so that copies of it are found whatever their file, size or exposure."""
+from __future__ import annotations
+
 import base64
 import cv2
 import hashlib
@@ -36,8 +38,8 @@ def aligned_correlation(low: np.ndarray, high: np.ndarray) -> float:
     """Correlation of the reduced log-gray images of a pair, near 1 where they show the same, in the same place.
 
     Args:
-        low (ndarray): (h, w, 3) uint8, BGR.
-        high (ndarray): The same.
+        low: (h, w, 3) uint8, BGR.
+        high: The same.
     """
     return correlation(_log_gray(low, 32), _log_gray(high, 32))
 
@@ -51,7 +53,7 @@ def fingerprint(img: np.ndarray) -> dict[str, str]:
     """Three views of an image, from exact to rough.
 
     Args:
-        img (ndarray): (h, w, 3) uint8, BGR.
+        img: (h, w, 3) uint8, BGR.
 
     Returns:
         dict[str, str]: ``pixels``, SHA-256 of the decoded pixels; ``phash``, 64 bits in hexadecimal, the signs against
@@ -77,8 +79,8 @@ def find_matches(train: list[dict], test: list[dict]) -> dict[int, tuple[str, in
     and gamma are taken out, another photograph of the same scene from the same place counts too.
 
     Args:
-        train (list[dict]): Fingerprints.
-        test (list[dict]): Fingerprints.
+        train: Fingerprints.
+        test: Fingerprints.
 
     Returns:
         dict[int, tuple[str, int, float]]: Index in test -> ('identical' or 'same view', index in train of the nearest,

@@ -1,4 +1,6 @@
 """From what people download to ``datasets/<NAME>/<split>/{low,high}``: checked, named alike, with a manifest."""
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -30,14 +32,14 @@ class Layout:
     """How a dataset is downloaded and what it must hold.
 
     Attributes:
-        name (str): Folder under the output.
-        folders (tuple): (split, folder of low images, folder of normal images, prefix of the names), the folders as
+        name: Folder under the output.
+        folders: (split, folder of low images, folder of normal images, prefix of the names), the folders as
             regular expressions for the end of a path in lower case.
-        counts (dict[str, int]): Pairs of each split, as published.
-        roles (dict[str, str]): Split -> train or test.
-        strip (str): Regular expression of what is taken off the names, so that the two of a pair are equal.
-        num_test (int): Pairs to pick for a split ``test``, where the dataset has no split of its own.
-        notes (tuple[str]): For the manifest and the terminal.
+        counts: Pairs of each split, as published.
+        roles: Split -> train or test.
+        strip: Regular expression of what is taken off the names, so that the two of a pair are equal.
+        num_test: Pairs to pick for a split ``test``, where the dataset has no split of its own.
+        notes: For the manifest and the terminal.
     """
     name: str
     folders: tuple
@@ -71,11 +73,11 @@ def prepare(layout: Layout, sources: list[str], output: str, partial: bool = Fal
     Files gather in ``<output>/.<name>.partial`` and appear under their final name all at once.
 
     Args:
-        layout (Layout): What to look for.
-        sources (list[str]): Zip archives or folders; for a layout without folders the low and the normal one.
-        output (str): Folder for the datasets.
-        partial (bool): Accept other numbers of pairs than the published ones. Default: False.
-        lmdb (bool): Make BasicSR's LMDBs beside the folders. Default: False.
+        layout: What to look for.
+        sources: Zip archives or folders; for a layout without folders the low and the normal one.
+        output: Folder for the datasets.
+        partial: Accept other numbers of pairs than the published ones. Default: False.
+        lmdb: Make BasicSR's LMDBs beside the folders. Default: False.
 
     Returns:
         str: Folder of the dataset.

@@ -4,6 +4,8 @@ Keys: ``dataset``, ``notes``, ``warnings``, ``duplicates`` (path: the first path
 list of ``path`` (relative to the manifest), ``source`` (its name in the download), ``role`` (train, test or none),
 ``sha256`` of the file, ``size`` (width and height) and its fingerprint (see ``fingerprint.py``).
 """
+from __future__ import annotations
+
 import json
 import os
 from os import path as osp
@@ -21,8 +23,8 @@ def read_manifest(path: str, *keys: str) -> list[dict]:
     """The ``images`` of a manifest.
 
     Args:
-        path (str): The file.
-        keys (str): What each of them must have.
+        path: The file.
+        keys: What each of them must have.
 
     Raises:
         ValueError: It cannot be read or is no manifest.
@@ -82,8 +84,8 @@ def load_fingerprints(path: str, role: str | None = None) -> list[dict]:
     """Fingerprints of a dataset, from its manifest where it has one, else from its images.
 
     Args:
-        path (str): A manifest, the folder of one, a folder below it, or any folder of images.
-        role (str): 'train' or 'test': of a whole manifest that knows roles, only the images that have this one.
+        path: A manifest, the folder of one, a folder below it, or any folder of images.
+        role: 'train' or 'test': of a whole manifest that knows roles, only the images that have this one.
 
     Returns:
         list[dict]: ``path`` and fingerprint of each image.

@@ -1,4 +1,6 @@
 """Which test images a training set holds already."""
+from __future__ import annotations
+
 import json
 
 from lowlight_cyclegan.files import atomic_write
@@ -12,9 +14,9 @@ def report_overlap(train: str, test: str, output: str | None = None) -> list[dic
     """Print the images of ``test`` that ``train`` holds too, and write them to a JSON file.
 
     Args:
-        train (str): See :func:`~lowlight_cyclegan.prepare.manifest.load_fingerprints`.
-        test (str): The same.
-        output (str | None): JSON file. Default: None.
+        train: See :func:`~lowlight_cyclegan.prepare.manifest.load_fingerprints`.
+        test: The same.
+        output: JSON file. Default: None.
 
     Returns:
         list[dict]: ``test``, ``train``, ``kind`` and ``correlation`` of each.

@@ -1,67 +1,67 @@
 """The four rows of the paper's table 5 from one option file: the plain generator, with EMA, with ASPP, with both."""
+from __future__ import annotations
+
 import csv
-import gc
 import json
 import os
 import re
-import signal
 import statistics
 import subprocess
 import sys
 import time
 import torch
 import yaml
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from os import path as osp
 
 from lowlight_cyclegan.config import find_file, load_options, options_dir
-from lowlight_cyclegan.messages import fail
-from lowlight_cyclegan.prepare.layouts import write_atomically
-from lowlight_cyclegan.repairs import suit_machine
 from lowlight_cyclegan.evaluate.tables import Table, to_csv, to_latex, to_markdown, to_terminal
+from lowlight_cyclegan.files import atomic_write
+from .budget import iterations_within, signals_for
 
-__all__ = ['ROWS', 'ablate', 'iterations_within', 'parse_budget', 'row_options', 'run_training', 'summary_table']
+__all__ = ['ROWS', 'ablate', 'parse_budget', 'row_options', 'run_training', 'summary_table']
 
 ROWS = {'plain': (False, False), 'ema': (True, False), 'aspp': (False, True), 'ema_aspp': (True, True)}
 TITLES = {'plain': 'CycleGAN', 'ema': 'with EMA', 'aspp': 'with ASPP', 'ema_aspp': 'with EMA and ASPP'}
-PROBE_SECONDS = 10
 
 
-def parse_budget(text):
+def parse_budget(text: str) -> tuple[int | None, float | None]:
     """``500it`` -> (500, None), ``10min`` -> (None, 10.0).
 
     Raises:
-        SystemExit: Another form.
+        ValueError: Another form.
     """
     match = re.fullmatch(r'(\d+(?:\.\d+)?)(it|min)', text)
     if not match or float(match[1]) <= 0 or match[2] == 'it' and '.' in match[1]:
-        fail(f'--budget {text}: write it as 500it or 10min')
+        raise ValueError(f'--budget {text}: write it as 500it or 10min')
     return (int(match[1]), None) if match[2] == 'it' else (None, float(match[1]))
 
 
-def ablate(opt_file, budget, seeds, output, train=None):
+def ablate(opt_file: str, budget: str, seeds: Sequence[int], output: str,
+           train: Callable[[str, str], int] | None = None) -> None:
     """Train the four variants with each seed and tabulate their last validation. Finished runs are not repeated.
 
     With a budget in minutes, a short trial of each variant on this machine turns it into iterations, once; the learning
     rate's schedule spans them.
 
     Args:
-        opt_file (str): Base option file; its network_g and network_f take use_ema and use_aspp.
-        budget (str): Of each run, ``500it`` or ``10min``.
-        seeds (list[int]): Each is a ``manual_seed``.
-        output (str): Folder for options, experiments and tables.
-        train (Callable[[str, str], int]): Trains an option file in a folder and returns the exit code.
-            Default: `run_training`.
+        opt_file: Base option file; its network_g and network_f take use_ema and use_aspp.
+        budget: Of each run, ``500it`` or ``10min``.
+        seeds: Each is a ``manual_seed``.
+        output: Folder for options, experiments and tables.
+        train: Trains an option file in a folder and returns the exit code; None takes :func:`run_training`.
 
     Raises:
-        SystemExit: One line: wrong options, an output that belongs to another ablation, or a run that failed.
+        ValueError: Wrong options, or an output that belongs to another ablation.
+        ChildProcessError: A run failed.
     """
     count, minutes = parse_budget(budget)
     opt_file = find_file(opt_file, [options_dir()])
     base = load_options(opt_file)
     _check(opt_file, base)
     if len(set(seeds)) < len(seeds):
-        fail('--seeds: give each seed once')
+        raise ValueError('--seeds: give each seed once')
     output = osp.abspath(output)
     _absolute(base, osp.dirname(opt_file))
     # runs are told apart by seed and row: another base or budget must not be taken for a finished one
@@ -69,10 +69,11 @@ def ablate(opt_file, budget, seeds, output, train=None):
     plan = {'base': base, 'budget': budget}
     old = _read_json(plan_file)
     if old is not None and {key: old.get(key) for key in plan} != plan:
-        fail(f'{output}: holds an ablation of other options or another budget: give another --output')
+        raise ValueError(f'{output}: holds an ablation of other options or another budget: give another --output')
     iterations = (old or {}).get('iterations') or {
         row: count or iterations_within(row_options(base, row, 0, 1), minutes) for row in ROWS}
-    write_atomically(plan_file, json.dumps({**plan, 'iterations': iterations}, indent=1).encode())
+    os.makedirs(osp.join(output, 'options'), exist_ok=True)
+    atomic_write(plan_file, json.dumps({**plan, 'iterations': iterations}, indent=1).encode())
 
     results = []
     for number, (seed, row) in enumerate([(seed, row) for seed in seeds for row in ROWS], 1):
@@ -81,13 +82,13 @@ def ablate(opt_file, budget, seeds, output, train=None):
         state = 'finished'
         if not osp.isfile(table):
             file = osp.join(output, 'options', f'{opt["name"]}.yml')
-            write_atomically(file, yaml.safe_dump(opt, sort_keys=False).encode())
+            atomic_write(file, yaml.safe_dump(opt, sort_keys=False).encode())
             print(f'{number}/{len(seeds) * len(ROWS)} {opt["name"]}: {iterations[row]} iterations', flush=True)
             begin = time.monotonic()
             code = (train or run_training)(file, output)
             if code or not osp.isfile(table):
-                fail(f'{opt["name"]}: training ended with code {code}, see {osp.join(output, opt["name"])}.log; '
-                     'the same command continues')
+                raise ChildProcessError(f'{opt["name"]}: training ended with code {code}, see '
+                                        f'{osp.join(output, opt["name"])}.log; the same command continues')
             state = f'{time.monotonic() - begin:.0f} s'
         results.append({'row': row, 'seed': seed, 'iterations': iterations[row], **_read_means(table)})
         values = ', '.join(f'{key} {value:.4f}' for key, value in results[-1].items() if isinstance(value, float))
@@ -95,24 +96,25 @@ def ablate(opt_file, budget, seeds, output, train=None):
     _report(base, budget, results, output)
 
 
-def _check(path, base):
+def _check(path: str, base: dict) -> None:
     if base.get('model_type') != 'LowLightCycleGANModel':
-        fail(f'{path}: model_type: an ablation needs LowLightCycleGANModel, found {base.get("model_type")!r}')
+        raise ValueError(f'{path}: model_type: an ablation needs LowLightCycleGANModel, '
+                         f'found {base.get("model_type")!r}')
     for key in ('network_g', 'network_f'):
         network = base.get(key)
         if not isinstance(network, dict) or network.get('type') != 'EMAResNetGenerator':
-            fail(f'{path}: {key}: an ablation needs type EMAResNetGenerator')
+            raise ValueError(f'{path}: {key}: an ablation needs type EMAResNetGenerator')
     datasets = base.get('datasets')
     if not isinstance(datasets, dict) or not isinstance(datasets.get('val'), dict) or not datasets['val'].get('name'):
-        fail(f'{path}: datasets:val: is missing, there is nothing to judge the rows by')
+        raise ValueError(f'{path}: datasets:val: is missing, there is nothing to judge the rows by')
     if not isinstance(base.get('val'), dict) or not base['val'].get('metrics'):
-        fail(f'{path}: val:metrics: is missing, there is nothing to judge the rows by')
+        raise ValueError(f'{path}: val:metrics: is missing, there is nothing to judge the rows by')
     for key in ('train', 'logger', 'path'):
         if not isinstance(base.get(key), dict):
-            fail(f'{path}: {key}: the section is missing')
+            raise ValueError(f'{path}: {key}: the section is missing')
 
 
-def _absolute(node, folder):
+def _absolute(node: dict, folder: str) -> None:
     """Paths of the base, relative to the current folder, its own or the packaged options, made absolute in place: runs
     have a folder of their own."""
     for key, value in node.items():
@@ -124,14 +126,14 @@ def _absolute(node, folder):
                 node[key] = osp.abspath(osp.expanduser(found))
 
 
-def row_options(base, row, seed, iterations):
+def row_options(base: dict, row: str, seed: int, iterations: int) -> dict:
     """Options of a run: the base with the row's switches, seed and length, validated once, at its end.
 
     Args:
-        base (dict): Options.
-        row (str): One of `ROWS`.
-        seed (int): ``manual_seed``.
-        iterations (int): ``total_iter``.
+        base: Options.
+        row: One of `ROWS`.
+        seed: ``manual_seed``.
+        iterations: ``total_iter``.
     """
     opt = deepcopy(base)
     opt.update(name=f'{row}_seed{seed}', manual_seed=seed)
@@ -144,72 +146,32 @@ def row_options(base, row, seed, iterations):
     return opt
 
 
-def run_training(opt_file, folder):
-    """Train in a process of its own, its output in ``<name>.log``; Ctrl-C and SIGTERM are for it to save and end.
+def run_training(opt_file: str, folder: str) -> int:
+    """Train in a process of its own, its output in ``<name>.log``.
 
     Args:
-        opt_file (str): Option file.
-        folder (str): Where ``experiments`` goes.
+        opt_file: Option file.
+        folder: Where ``experiments`` goes.
 
     Returns:
-        int: Exit code.
+        Exit code.
     """
     log = osp.join(folder, osp.splitext(osp.basename(opt_file))[0] + '.log')
     package = osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__))))
     env = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, [package, os.environ.get('PYTHONPATH')]))}
     command = [sys.executable, '-m', 'lowlight_cyclegan.train', '-opt', opt_file, '--auto_resume']
     with open(log, 'a') as f, subprocess.Popen(command, cwd=folder, env=env, stdout=f,
-                                               stderr=subprocess.STDOUT) as process:
-        handlers = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: lambda *_: process.terminate()}
-        handlers = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        try:
-            return process.wait()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+                                               stderr=subprocess.STDOUT) as process, signals_for(process):
+        return process.wait()
 
 
-def iterations_within(opt, minutes):
-    """Training steps that fit into the minutes on this machine, by the time of a few.
-
-    Args:
-        opt (dict): Options of a training run; some are completed in place.
-        minutes (float): Of training alone, without validations.
-    """
-    import lowlight_cyclegan
-    lowlight_cyclegan.register()
-    from basicsr.models import build_model
-    suit_machine(opt)
-    opt.update(is_train=True, dist=False, rank=0, world_size=1, auto_resume=False)
-    opt['num_gpu'] = min(1, torch.cuda.device_count()) if opt.get('num_gpu', 'auto') == 'auto' else opt['num_gpu']
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    model = build_model(opt)
-    for number, handler in handlers.items():  # the model takes them for its own
-        signal.signal(number, handler)
-    torch.backends.cudnn.benchmark = True  # as in training
-    size = opt['datasets']['train']['gt_size']
-    shape = [opt['datasets']['train']['batch_size_per_gpu'], 3, *(size if isinstance(size, list) else (size, size))]
-    data = {key: torch.randint(0, 256, shape, dtype=torch.uint8) for key in ('lq', 'gt', 'teacher')}
-    times = []
-    while len(times) < 2 or sum(times[1:]) < PROBE_SECONDS and len(times) < 20:
-        begin = time.perf_counter()
-        model.feed_data(data)
-        model.optimize_parameters(len(times) + 1)
-        model.get_current_log()  # waits for the device
-        times.append(time.perf_counter() - begin)
-    del model  # the training that follows needs the memory
-    gc.collect()
-    torch.cuda.empty_cache()
-    return max(1, int(60 * minutes / statistics.median(times[1:])))  # the first one compiles and picks kernels
-
-
-def _validation_file(output, opt):
+def _validation_file(output: str, opt: dict) -> str:
     """The table that a run's last validation writes."""
     name = f"{opt['datasets']['val']['name']}_{opt['train']['total_iter']}.csv"
     return osp.join(output, 'experiments', opt['name'], 'metrics', name)
 
 
-def _read_means(path):
+def _read_means(path: str) -> dict[str, float]:
     """Mean of each metric over the images for which it is finite."""
     with open(path, newline='') as f:
         rows = list(csv.DictReader(f))
@@ -221,24 +183,24 @@ def _read_means(path):
     return means
 
 
-def _read_json(path):
+def _read_json(path: str) -> dict | None:
     try:
         with open(path, encoding='utf-8') as f:
             return json.load(f)
     except OSError:
         return None
     except ValueError:
-        fail(f'{path}: is damaged: remove it, finished runs are kept')
+        raise ValueError(f'{path}: is damaged: remove it, finished runs are kept') from None
 
 
-def summary_table(results, metrics, notes=()):
+def summary_table(results: list[dict], metrics: dict[str, str], notes: Sequence[str] = ()) -> Table:
     """One row for each variant: mean and standard deviation over the seeds, and each seed by itself where there are
     several.
 
     Args:
-        results (list[dict]): ``row``, ``seed``, ``iterations`` and the metrics of each run.
-        metrics (dict[str, str]): Name -> 'higher' or 'lower'.
-        notes (Sequence[str]): For below the table.
+        results: ``row``, ``seed``, ``iterations`` and the metrics of each run.
+        metrics: Name -> 'higher' or 'lower'.
+        notes: For below the table.
     """
     seeds = list(dict.fromkeys(result['seed'] for result in results))
     columns = [('variant', 'variant', None, 0), ('iterations', 'iterations', None, 0)]
@@ -259,7 +221,7 @@ def summary_table(results, metrics, notes=()):
     return Table(f'Ablation, {spread}', columns, rows, notes)
 
 
-def _report(base, budget, results, output):
+def _report(base: dict, budget: str, results: list[dict], output: str) -> None:
     from rich.console import Console
     metrics = {name: opt.get('better', 'higher') for name, opt in base['val']['metrics'].items()}
     notes = [f'budget {budget} for each run; last validation on {base["datasets"]["val"]["name"]}; torch '
@@ -269,7 +231,7 @@ def _report(base, budget, results, output):
     columns = [(key, key, None, 0) for key in ('row', 'seed', 'iterations', *metrics)]
     for name, text in {'ablation.md': to_markdown([table]), 'ablation.tex': to_latex([table]),
                        'ablation.csv': to_csv(Table('', columns, runs))}.items():
-        write_atomically(osp.join(output, name), text.encode())
+        atomic_write(osp.join(output, name), text.encode())
     console = Console(width=None if os.isatty(1) else 240)
     console.print(to_terminal(table))
     for note in notes:

@@ -1,4 +1,6 @@
 """Training within a time budget: the speed is measured first, so that the learning rate ends at zero inside it."""
+from __future__ import annotations
+
 import gc
 import os
 import re
@@ -8,7 +10,8 @@ import subprocess
 import sys
 import time
 import torch
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from os import path as osp
 from types import SimpleNamespace
@@ -16,7 +19,7 @@ from types import SimpleNamespace
 from lowlight_cyclegan.config import find_file, force_option, load_options, options_dir
 from lowlight_cyclegan.repairs import complete_options, suit_machine
 
-__all__ = ['iterations_within', 'train_within']
+__all__ = ['iterations_within', 'signals_for', 'train_within']
 
 PROBE_SECONDS = 10
 TRAINING_SHARE = 0.85  # of the budget; validations, checkpoints and decoding take the rest
@@ -24,15 +27,27 @@ LAST_WORDS = 20  # seconds to save in, at the end of the budget
 EXPORT_EVERY = 10  # seconds between looks for a new checkpoint
 
 
+@contextmanager
+def signals_for(process: subprocess.Popen) -> Iterator[None]:
+    """Leave Ctrl-C and SIGTERM to a training process, which saves and ends."""
+    handlers = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: lambda *_: process.terminate()}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def iterations_within(opt: dict, minutes: float) -> int:
     """Training steps that fit into the minutes on this machine, judged by the time that a few of them take.
 
     Args:
-        opt (dict): Options of a training run; some are completed in place.
-        minutes (float): Of training alone, without validations.
+        opt: Options of a training run; some are completed in place.
+        minutes: Of training alone, without validations.
 
     Returns:
-        int: At least 1.
+        At least 1.
     """
     import lowlight_cyclegan
     lowlight_cyclegan.register()
@@ -69,12 +84,12 @@ def train_within(opt_file: str, minutes: float, force_yml: Sequence[str] = ()) -
     place of those before them, so that there are some to use whatever happens.
 
     Args:
-        opt_file (str): Option file.
-        minutes (float): More than one.
-        force_yml (Sequence[str]): Entries ``section:key=value`` that override options.
+        opt_file: Option file.
+        minutes: More than one.
+        force_yml: Entries ``section:key=value`` that override options.
 
     Returns:
-        int: Exit code: 0 where the training or its time ended, else that of the run, which has said why; what it had
+        Exit code: 0 where the training or its time ended, else that of the run, which has said why; what it had
             saved is kept all the same.
 
     Raises:
@@ -105,9 +120,8 @@ def train_within(opt_file: str, minutes: float, force_yml: Sequence[str] = ()) -
     every = max(1, count // 5)
     forced = [*force_yml, f'train:total_iter={count}', f'val:val_freq={every}', f'logger:save_checkpoint_freq={every}']
     run = subprocess.Popen([sys.executable, '-m', 'lowlight_cyclegan.train', '-opt', opt_file, '--force_yml', *forced])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run's to answer
-    signal.signal(signal.SIGTERM, lambda *_: run.terminate())
-    code, path = _watch(run, begin + minutes * 60 - LAST_WORDS, folder, opt)
+    with signals_for(run):
+        code, path = _watch(run, begin + minutes * 60 - LAST_WORDS, folder, opt)
     if path is not None:
         print(f'averaged weights as fp16: {path} ({osp.getsize(path) / 1e6:.1f} MB), after '
               f'{(time.monotonic() - begin) / 60:.1f} minutes')
