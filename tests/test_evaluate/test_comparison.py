@@ -12,7 +12,11 @@ from basicsr.metrics import calculate_psnr, calculate_ssim
 
 from lowlight_cyclegan import commands as cli
 from lowlight_cyclegan.evaluate import measure
-from lowlight_cyclegan.evaluate.measure import Cache, Protocol, find_pairs, gt_mean, measure_pair
+from lowlight_cyclegan.evaluate.cache import Cache
+from lowlight_cyclegan.evaluate.measure import gt_mean, measure_pair, protocol_fingerprint
+from lowlight_cyclegan.evaluate.methods import Method
+from lowlight_cyclegan.evaluate.pairs import find_pairs
+from lowlight_cyclegan.evaluate.protocol import Protocol
 
 
 @pytest.fixture
@@ -24,8 +28,8 @@ def data(tmp_path, write_pairs):
 def evaluate(tmp_path, data, monkeypatch):
     """Function that evaluates methods on the toy pairs: the table as JSON, and how many images were enhanced."""
     calls = []
-    enhance = measure.enhance
-    monkeypatch.setattr(measure, 'enhance', lambda *args: calls.append(1) or enhance(*args))
+    enhance = Method.enhance
+    monkeypatch.setattr(Method, 'enhance', lambda *args: calls.append(1) or enhance(*args))
 
     def run(methods, *args, output='out', figures=False):
         calls.clear()
@@ -89,7 +93,7 @@ def test_protocol_changes_the_figures(data):
                       calculate_psnr(low, high, 4)]
     fast = measure_pair(low, high, Protocol(metrics='fast', lpips='none'))
     assert fast['ssim'] == pytest.approx(calculate_ssim(low, high, 0), rel=1e-4)
-    assert len({protocol.fingerprint() for protocol in kinds}) == 3
+    assert len(set(map(protocol_fingerprint, kinds))) == 3
     assert 'on Y, border 0' in kinds[1].describe()
 
 
@@ -167,7 +171,7 @@ def test_mistakes_are_one_line(evaluate, data, tmp_path, refusal):
     assert '--baseline x: is none of the methods: input' in refusal(evaluate, ['input'], '--baseline', 'x')
     assert 'x: is no manifest' in refusal(evaluate, ['input'], '--train-manifest', 'x')
     assert '--lpips-trunk x: no such file' in refusal(evaluate, ['input'], '--lpips-trunk', 'x')
-    assert '--device nowhere' in refusal(evaluate, ['input'], '--device', 'nowhere')
+    assert 'device nowhere: ' in refusal(evaluate, ['input'], '--device', 'nowhere')
     assert 'in none of the datasets' in refusal(evaluate, ['input'], '--figure-images', '77')
     assert 'write it as NAME=LOW_FOLDER:HIGH_FOLDER' in refusal(find_pairs, 'toy=low')
     assert "'a/b' does not" in refusal(find_pairs, 'a/b=low:high')
@@ -190,8 +194,8 @@ def test_wrong_flags(evaluate, flags, capsys):
 
 
 def test_cache_entries_need_both_files(tmp_path):
-    cache, record = Cache(str(tmp_path)), dict.fromkeys((*measure.METRICS, 'ms', 'machine'), 1.0)
+    cache, record = Cache(str(tmp_path / 'cache')), {'psnr': 1.0, 'ms': 2.0}
     cache.put('k', record, np.zeros((4, 4, 3), np.uint8))
-    assert cache.get('k') == record
-    (tmp_path / 'k.png').unlink()
-    assert cache.get('k') is None
+    assert cache.get('k', {'psnr'}) == record and cache.get('k', {'psnr', 'ssim'}) is None
+    (tmp_path / 'cache' / 'k.png').unlink()
+    assert cache.get('k', {'psnr'}) is None

@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 
 from lowlight_cyclegan.evaluate.figures import _spread, comparison_figure, pick_crop, scatter_figure
-from lowlight_cyclegan.evaluate.measure import METRICS, Pair
+from lowlight_cyclegan.evaluate.measure import METRICS
+from lowlight_cyclegan.evaluate.pairs import Pair
 
 
 def test_crop_lies_where_the_detail_is():

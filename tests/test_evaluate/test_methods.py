@@ -7,8 +7,9 @@ from torch import nn
 
 from lowlight_cyclegan.archs import EMAResNetGenerator
 from lowlight_cyclegan.enhance.denoise import denoise
-from lowlight_cyclegan.evaluate.measure import round_output
-from lowlight_cyclegan.evaluate.methods import complexity, enhance, load_method
+from lowlight_cyclegan.enhance.enhancer import Enhancer
+from lowlight_cyclegan.evaluate.methods import Method, complexity, load_method
+from lowlight_cyclegan.evaluate.protocol import round_output
 
 NETWORK = dict(type='EMAResNetGenerator', num_feat=8, num_block=1, ema_factor=4)
 
@@ -25,24 +26,28 @@ def run(tmp_path):
     return tmp_path, nets
 
 
+def method(net):
+    return Method('m', Enhancer(net, 'cpu'), '')
+
+
 def weights(net):
     return torch.cat([p.flatten() for p in net.parameters()])
 
 
 def test_by_name():
-    assert isinstance(load_method('input').net, nn.Identity)
-    gamma = load_method('gamma').net
+    assert isinstance(load_method('input').enhancer.network, nn.Identity)
+    gamma = load_method('gamma').enhancer.network
     assert type(gamma).__name__ == 'GammaCurve' and not gamma.training
-    assert type(load_method('CLAHE').net).__name__ == 'CLAHE'
+    assert type(load_method('CLAHE').enhancer.network).__name__ == 'CLAHE'
 
 
 def test_from_options_and_from_a_run(run):
     folder, (net, averaged) = run
     method = load_method(f'ours={folder}/toy.yml')
-    assert method.label == 'ours' and torch.equal(weights(method.net), weights(net))
+    assert method.label == 'ours' and torch.equal(weights(method.enhancer.network), weights(net))
     method = load_method(f'ours={folder}/models/net_g_5.pth')
-    assert torch.equal(weights(method.net), weights(averaged))
-    assert not method.net.training and not any(p.requires_grad for p in method.net.parameters())
+    assert torch.equal(weights(method.enhancer.network), weights(averaged))
+    assert not method.enhancer.network.training and not any(p.requires_grad for p in method.enhancer.network.parameters())
 
 
 @pytest.mark.parametrize('text', ['SCI-easy=easy.pt', 'small=sci:easy.pt'])
@@ -50,7 +55,7 @@ def test_published_weights(lol_root, text):
     folder = lol_root.parents[1] / 'weights' / 'baselines' / 'sci'
     if not folder.is_dir():
         pytest.skip('the published weights are not at ../shared/weights/baselines')
-    assert type(load_method(text.replace('easy.pt', f'{folder}/easy.pt')).net).__name__ == 'SCI'
+    assert type(load_method(text.replace('easy.pt', f'{folder}/easy.pt')).enhancer.network).__name__ == 'SCI'
 
 
 def test_refusals(run, refusal):
@@ -96,11 +101,11 @@ def test_flips(run):
     plain, flips = (load_method(f'{label}={folder}/toy.yml') for label in ('ours', 'ours+flips'))
     assert flips.label == 'ours+flips' and flips.fingerprint != plain.fingerprint
     img = np.random.default_rng(0).integers(0, 60, (32, 36, 3), dtype=np.uint8)
-    expected = np.mean([enhance(plain.net, img[::v, ::h])[0][::v, ::h] for v in (1, -1) for h in (1, -1)], axis=0)
-    assert np.abs(enhance(flips.net, img)[0] - expected).max() < 1e-3
-    assert np.abs(enhance(plain.net, img)[0] - expected).max() > 1e-2
-    params, gmacs = complexity(plain.net, (32, 32))
-    assert complexity(flips.net, (32, 32)) == pytest.approx((params, 4 * gmacs))
+    expected = np.mean([plain.enhance(img[::v, ::h])[0][::v, ::h] for v in (1, -1) for h in (1, -1)], axis=0)
+    assert np.abs(flips.enhance(img)[0] - expected).max() < 1e-3
+    assert np.abs(plain.enhance(img)[0] - expected).max() > 1e-2
+    params, gmacs = complexity(plain.enhancer, (32, 32))
+    assert complexity(flips.enhancer, (32, 32)) == pytest.approx((params, 4 * gmacs))
     (folder / 'toy.yml').write_text((folder / 'toy.yml').read_text() + 'val: {self_ensemble: true}')
     assert load_method(f'other={folder}/toy.yml').fingerprint == flips.fingerprint
 
@@ -112,18 +117,16 @@ def test_denoise(run):
     img = np.random.default_rng(0).integers(0, 60, (32, 36, 3), dtype=np.uint8)
     x = torch.from_numpy(img[..., ::-1].copy()).permute(2, 0, 1)[None] / 127.5 - 1
     for before, after in ((plain, denoised), (flips, both), (flips, other)):
-        y = torch.from_numpy(enhance(before.net, img)[0][..., ::-1].copy()).permute(2, 0, 1)[None] / 127.5 - 1
+        y = torch.from_numpy(before.enhance(img)[0][..., ::-1].copy()).permute(2, 0, 1)[None] / 127.5 - 1
         expected = (denoise(y, x)[0].permute(1, 2, 0).numpy()[..., ::-1] + 1) * 127.5
-        assert np.abs(enhance(after.net, img)[0] - expected).max() < 1e-2
+        assert np.abs(after.enhance(img)[0] - expected).max() < 1e-2
     assert len({method.fingerprint for method in (plain, flips, denoised, both)}) == 4
-    assert complexity(denoised.net, (32, 32))[0] == complexity(plain.net, (32, 32))[0]  # by way of gradients
-    x = torch.rand(1, 3, 600, 600) * 0.2 - 1  # in strips, from the input itself
-    torch.testing.assert_close(load_method('input+denoise').net(x), denoise(x.clone(), x.clone()))
+    assert complexity(denoised.enhancer, (32, 32))[0] == complexity(plain.enhancer, (32, 32))[0]  # by way of gradients
 
 
 def test_enhance_keeps_pixels_and_order():
     img = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
-    output, ms = enhance(nn.Identity(), img)
+    output, ms = method(nn.Identity()).enhance(img)
     assert np.abs(output - img).max() < 1e-4 and ms >= 0
 
     class Red(nn.Module):
@@ -131,7 +134,7 @@ def test_enhance_keeps_pixels_and_order():
         def forward(self, x):
             return x * torch.tensor([1., 0, 0]).view(1, 3, 1, 1) - torch.tensor([0, 2., 2]).view(1, 3, 1, 1)
 
-    output = enhance(Red(), img)[0]
+    output = method(Red()).enhance(img)[0]
     assert np.abs(output[..., 2] - img[..., 2]).max() < 1e-4 and output[..., :2].max() == 0  # BGR, clipped
 
 
@@ -153,17 +156,17 @@ def test_complexity_counts_what_is_used():
         def forward(self, x):
             return self.used(x)
 
-    params, gmacs = complexity(Net(), (10, 20))
+    params, gmacs = complexity(Enhancer(Net(), 'cpu'), (10, 20))
     assert params * 1e6 == pytest.approx(3 * 3 * 9 + 3)
     assert gmacs * 1e9 == pytest.approx(10 * 20 * 3 * 3 * 9)  # a multiply and add is one
-    assert all(np.isnan(complexity(nn.Identity(), (10, 20))))
+    assert all(np.isnan(complexity(Enhancer(nn.Identity(), 'cpu'), (10, 20))))
 
 
 def test_paper_generator_has_its_parameters():
     net = EMAResNetGenerator()
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(13.613, abs=5e-4)
     small = build_network(dict(NETWORK))
-    assert complexity(small, (32, 32))[0] * 1e6 == pytest.approx(sum(p.numel() for p in small.parameters()))
+    assert complexity(Enhancer(small, 'cpu'), (32, 32))[0] * 1e6 == pytest.approx(sum(p.numel() for p in small.parameters()))
 
 
 def test_images_are_read_as_the_toolbox_does(tmp_path, run):
@@ -174,5 +177,5 @@ def test_images_are_read_as_the_toolbox_does(tmp_path, run):
     x = torch.from_numpy(cv2.imread(str(tmp_path / 'x.png'))[..., ::-1].copy()).permute(2, 0, 1)[None] / 255 * 2 - 1
     with torch.no_grad():
         expected = (net(x)[0] + 1) / 2 * 255
-    output = enhance(load_method(f'ours={folder}/toy.yml').net, img)[0]
+    output = load_method(f'ours={folder}/toy.yml').enhance(img)[0]
     assert np.abs(output[..., ::-1].transpose(2, 0, 1) - expected.numpy()).max() < 1e-2

@@ -1,5 +1,4 @@
 import pytest
-import stat
 import zipfile
 
 from lowlight_cyclegan.prepare import archive
@@ -24,16 +23,10 @@ def test_zip_and_folder_give_the_same(tmp_path):
         assert source.files == ['a/1.png', 'b.txt'] and source.read('a/1.png') == b'a/1.png'
 
 
-@pytest.mark.parametrize('name', ['../1.png', 'a/../../1.png', '/etc/1.png', 'C:/1.png', '..\\1.png'])
-def test_paths_that_escape_are_refused(tmp_path, refusal, name):
-    path = make_zip(tmp_path / 'x.zip', [('a.png', 'a'), (name, 'b')])
-    assert 'points outside' in refusal(open_source, path)
-
-
-def test_links_are_refused(tmp_path, refusal):
-    link = zipfile.ZipInfo('low')
-    link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    assert "'low' is a link" in refusal(open_source, make_zip(tmp_path / 'x.zip', [(link, '/etc')]))
+def test_names_of_entries_are_names_alone(tmp_path):
+    """They are never written to: what would point outside of a folder is read like any other."""
+    path = make_zip(tmp_path / 'x.zip', [('/etc/1.png', 'b'), ('a.png', 'a')])
+    assert open_source(path).files == ['/etc/1.png', 'a.png'] and open_source(path).read('/etc/1.png') == b'b'
 
 
 def test_bombs_are_refused(tmp_path, refusal, monkeypatch):
@@ -49,11 +42,6 @@ def test_many_small_bombs_are_refused(tmp_path, refusal):
     """Each of them is below the size from which one entry is judged."""
     path = make_zip(tmp_path / 'x.zip', [(f'{i}.png', bytes(1 << 20)) for i in range(3)])
     assert 'zip bomb' in refusal(open_source, path)
-
-
-@pytest.mark.filterwarnings('ignore:Duplicate name')
-def test_repeated_names_are_refused(tmp_path, refusal):
-    assert 'there twice' in refusal(open_source, make_zip(tmp_path / 'x.zip', [('1.png', 'a'), ('1.png', 'b')]))
 
 
 def test_encrypted_entries_are_refused(tmp_path, refusal):

@@ -7,7 +7,7 @@ import yaml
 from pathlib import Path
 
 from lowlight_cyclegan.config import load_options
-from lowlight_cyclegan.training import ablation
+from lowlight_cyclegan.training import ablation, budget
 from lowlight_cyclegan.training.ablation import ROWS, ablate, parse_budget, row_options, summary_table
 
 
@@ -115,7 +115,7 @@ def test_more_seeds_join_and_other_budgets_do_not(run, toy_run, refusal):
 
 
 def test_minutes_become_iterations(run, toy_run, monkeypatch):
-    monkeypatch.setattr(ablation, 'PROBE_SECONDS', 0.01)
+    monkeypatch.setattr(budget, 'PROBE_SECONDS', 0.01)
     text = (toy_run / 'toy.yml').read_text()
     text = text.replace('    exclude_names:', '    dataroot_teacher: data/low\n    exclude_names:')
     (toy_run / 'toy.yml').write_text(text.replace('  gan_opt:', '  distill_opt: {type: L1Loss}\n  gan_opt:'))

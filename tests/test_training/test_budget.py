@@ -1,0 +1,22 @@
+import pytest
+
+from lowlight_cyclegan.enhance.pretrained import load_pretrained
+from lowlight_cyclegan.training.budget import train_within
+
+
+@pytest.mark.full
+def test_ends_inside_the_budget_with_weights_that_load(toy_run, monkeypatch, capsys):
+    monkeypatch.chdir(toy_run)
+    assert train_within('toy.yml', 1.2, ['name=short']) == 0
+    output = capsys.readouterr().out
+    lines = [line for line in output.splitlines() if 'images a second' in line or '.safetensors' in line]
+    assert len(lines) == 2 and float(lines[1].rsplit('after ', 1)[1].split()[0]) <= 1.2
+    network, options, _ = load_pretrained(toy_run / 'experiments' / 'short' / 'short.safetensors')
+    assert options['num_feat'] == 8 and not network.training
+
+
+def test_refusals(toy_run, monkeypatch, refusal):
+    monkeypatch.chdir(toy_run)
+    assert '0.5 minutes: give more than 1' in refusal(train_within, 'toy.yml', 0.5)
+    (toy_run / 'experiments' / 'toy').mkdir(parents=True)
+    assert 'experiments/toy: exists' in refusal(train_within, 'toy.yml', 5)
