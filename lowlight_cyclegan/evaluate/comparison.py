@@ -80,7 +80,7 @@ def compare(methods: Sequence[str], data: Sequence[str], output: str, protocol: 
     costs = {method.label: _cost(method, size, store) for method in loaded}
     machines = ' and '.join(sorted({record['machine'] for record in records}))
     notes.append(f'parameters: those that the output depends on; GMACs: multiply-accumulates for {size[1]}x{size[0]} '
-                 f'pixels; ms: median over the images of the network alone, on {machines}, torch {torch.__version__}')
+                 f'pixels; ms: median over the images, on {machines}, torch {torch.__version__}')
     tables = [quality_table(records, labels, subsets, costs, notes)]
     if len(labels) > 1:
         tables.append(difference_table(records, labels, baseline, subsets))
