@@ -45,9 +45,9 @@ def test_from_options_and_from_a_run(run):
     folder, (net, averaged) = run
     method = load_method(f'ours={folder}/toy.yml')
     assert method.label == 'ours' and torch.equal(weights(method.enhancer.network), weights(net))
-    method = load_method(f'ours={folder}/models/net_g_5.pth')
-    assert torch.equal(weights(method.enhancer.network), weights(averaged))
-    assert not method.enhancer.network.training and not any(p.requires_grad for p in method.enhancer.network.parameters())
+    network = load_method(f'ours={folder}/models/net_g_5.pth').enhancer.network
+    assert torch.equal(weights(network), weights(averaged))
+    assert not network.training and not any(p.requires_grad for p in network.parameters())
 
 
 @pytest.mark.parametrize('text', ['SCI-easy=easy.pt', 'small=sci:easy.pt'])
@@ -166,7 +166,8 @@ def test_paper_generator_has_its_parameters():
     net = EMAResNetGenerator()
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(13.613, abs=5e-4)
     small = build_network(dict(NETWORK))
-    assert complexity(Enhancer(small, 'cpu'), (32, 32))[0] * 1e6 == pytest.approx(sum(p.numel() for p in small.parameters()))
+    count = sum(p.numel() for p in small.parameters())
+    assert complexity(Enhancer(small, 'cpu'), (32, 32))[0] * 1e6 == pytest.approx(count)
 
 
 def test_images_are_read_as_the_toolbox_does(tmp_path, run):
