@@ -32,8 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     protocol.add_argument('--rounding', choices=['nearest', 'floor', 'none'], default='nearest',
                           help='of outputs to 8 bits. Default: %(default)s')
     protocol.add_argument('--resize', type=size, metavar='WxH', help='of inputs and references. Default: off')
-    protocol.add_argument('--metrics', choices=['basicsr', 'fast'], default='basicsr',
-                          help="BasicSR's numpy code, or batched torch. Default: %(default)s")
     protocol.add_argument('--ssim', choices=['gaussian', 'uniform'], default='gaussian',
                           help="window: BasicSR's 11x11, or 7x7 as in scikit-image. Default: %(default)s")
     protocol.add_argument('--lpips', choices=['alex', 'vgg', 'squeeze', 'none'], default='alex',
@@ -51,8 +49,7 @@ def run(args: argparse.Namespace) -> None:
     lowlight_cyclegan.register()
     from lowlight_cyclegan.evaluate.comparison import compare
     from lowlight_cyclegan.evaluate.protocol import Protocol
-    protocol = Protocol(args.color, args.border, args.rounding, args.resize, args.metrics, args.ssim, args.lpips,
-                        args.lpips_trunk)
+    protocol = Protocol(args.color, args.border, args.rounding, args.resize, args.ssim, args.lpips, args.lpips_trunk)
     distributed = int(os.environ.get('WORLD_SIZE', 1)) > 1
     if distributed:
         from lowlight_cyclegan.repairs import init_dist

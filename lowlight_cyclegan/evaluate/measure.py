@@ -86,7 +86,7 @@ def ssim_uniform(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y
 
 
 def _psnr(output, reference, protocol):
-    return _registered('psnr', protocol)(output, reference, **_options(protocol))
+    return METRIC_REGISTRY.get('calculate_psnr')(output, reference, **_options(protocol))
 
 
 def _psnr_gt_mean(output, reference, protocol):
@@ -94,7 +94,7 @@ def _psnr_gt_mean(output, reference, protocol):
 
 
 def _ssim(output, reference, protocol):
-    function = ssim_uniform if protocol.ssim == 'uniform' else _registered('ssim', protocol)
+    function = ssim_uniform if protocol.ssim == 'uniform' else METRIC_REGISTRY.get('calculate_ssim')
     return function(output, reference, **_options(protocol))
 
 
@@ -106,7 +106,7 @@ def _lpips(output, reference, protocol):
 
 
 def _niqe(output, reference, protocol):
-    return _registered('niqe', protocol)(output, crop_border=protocol.border)
+    return METRIC_REGISTRY.get('calculate_niqe_tolerant')(output, crop_border=protocol.border)
 
 
 METRICS = {
@@ -116,14 +116,7 @@ METRICS = {
     'lpips': Metric('LPIPS', 'lower', 4, _lpips),
     'niqe': Metric('NIQE', 'lower', 3, _niqe),
 }
-FUNCTIONS = {
-    'basicsr': dict(psnr='calculate_psnr', ssim='calculate_ssim', niqe='calculate_niqe_tolerant'),
-    'fast': dict(psnr='calculate_psnr_fast', ssim='calculate_ssim_fast', niqe='calculate_niqe_fast'),
-}
-
-
-def _registered(name: str, protocol: Protocol) -> Callable[..., float]:
-    return METRIC_REGISTRY.get(FUNCTIONS[protocol.metrics][name])
+REGISTERED = ('calculate_psnr', 'calculate_ssim', 'calculate_lpips', 'calculate_niqe_tolerant')  # that they call
 
 
 def _options(protocol: Protocol) -> dict:
@@ -136,8 +129,7 @@ def protocol_fingerprint(protocol: Protocol) -> str:
     if protocol.lpips_trunk:
         settings['lpips_trunk'] = file_sha256(protocol.lpips_trunk)
     digest = hashlib.sha256(json.dumps([settings, __version__]).encode())
-    registered = [METRIC_REGISTRY.get(name) for name in (*FUNCTIONS[protocol.metrics].values(), 'calculate_lpips')]
-    for code in (*registered, measure, round_output):
+    for code in (*map(METRIC_REGISTRY.get, REGISTERED), measure, round_output):
         with open(inspect.getsourcefile(code), 'rb') as f:
             digest.update(f.read())
     return digest.hexdigest()

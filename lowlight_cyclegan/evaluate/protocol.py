@@ -16,7 +16,6 @@ class Protocol:
         border: Pixels left out at each edge by all metrics.
         rounding: Of the output to 8 bits: 'nearest' (as saved by BasicSR), 'floor' (as saved by many others) or 'none'.
         resize: (width, height) of input and reference; None leaves them alone.
-        metrics: 'basicsr' or 'fast'.
         ssim: Window: 'gaussian' (11x11, sigma 1.5: BasicSR's) or 'uniform' (7x7: scikit-image's default).
         lpips: Trunk of LPIPS: 'alex', 'vgg' or 'squeeze'; 'none' leaves the metric out.
         lpips_trunk: File of its weights.
@@ -25,7 +24,6 @@ class Protocol:
     border: int = 0
     rounding: str = 'nearest'
     resize: tuple[int, int] | None = None
-    metrics: str = 'basicsr'
     ssim: str = 'gaussian'
     lpips: str = 'alex'
     lpips_trunk: str | None = None
@@ -36,8 +34,7 @@ class Protocol:
         resize = 'off' if self.resize is None else '{}x{}'.format(*self.resize)
         return (f'PSNR and SSIM on {self.color.upper()}, border {self.border}, rounding to 8 bits: {self.rounding}, '
                 f'resize: {resize}; SSIM window: {window}; LPIPS: {self.lpips}, RGB; NIQE: Y; '
-                "GT-mean PSNR: output scaled to the reference's gray mean, clipped, not rounded; "
-                f'metrics: {self.metrics}')
+                "GT-mean PSNR: output scaled to the reference's gray mean, clipped, not rounded")
 
 
 def round_output(output: np.ndarray, rounding: str) -> np.ndarray:
