@@ -8,7 +8,6 @@
 import sys
 
 FUNCTIONAL_TENSOR = 'torchvision.transforms.functional_tensor'
-TOOLBOX_HALF = tuple(f'lowlight_cyclegan.{part}' for part in ('archs', 'data', 'losses', 'metrics', 'models'))
 
 
 class ImportHook:
@@ -46,14 +45,14 @@ class ImportHook:
 
 
 def register():
-    """Register the plugin. It must not break an `import basicsr` that has nothing to do with it."""
+    """Register the plugin. It never raises: unrelated programs import basicsr too."""
     if 'lowlight_cyclegan.repairs' in sys.modules:
         return  # it is what asked for basicsr, on the way to register
     try:
         from . import registration, repairs
-        repairs.apply()
+        repairs.apply(registration.register)
         # When one of these asked for basicsr it is half imported now; parse_options registers the rest.
-        if not any(name in sys.modules for name in TOOLBOX_HALF):
+        if not any(name in sys.modules for name in registration.TOOLBOX_HALF):
             registration.register()
     except Exception as error:
         import warnings

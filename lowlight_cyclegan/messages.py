@@ -1,11 +1,16 @@
-"""What a run says to its user: once, not once for every process."""
+"""What a run says to its user: once, not once for every process. Imports stay light."""
+from __future__ import annotations
+
 import difflib
 import errno
 import logging
 import os
+import re
+from collections.abc import Iterable
+from typing import NoReturn
 
 
-def fail(*lines):
+def fail(*lines: str) -> NoReturn:
     """End the run with these lines (exit status 1).
 
     Raises:
@@ -14,40 +19,59 @@ def fail(*lines):
     raise SystemExit('\n'.join(lines) if _is_first() else 1)
 
 
-def warn(line):
+def warn(line: str) -> None:
     """Say something that does not end the run."""
     if _is_first():
         logging.getLogger('lowlight_cyclegan').warning(line)
 
 
-def first_line(error):
+def first_line(error: BaseException) -> str:
     """What an exception says, in one line; its class if it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def explain(error):
+def explain(error: BaseException) -> str:
     """The lines of an error of the library: those of a ValueError, file and reason of an OSError."""
     if not isinstance(error, OSError) or error.errno is None:
-        return str(error)
+        return str(error) or type(error).__name__
     file = error.filename2 or error.filename
     room = ': make room and give the same command again' if error.errno == errno.ENOSPC else ''
     return f'{file}: {error.strerror}{room}' if file else f'{error.strerror}{room}'
 
 
-def is_out_of_memory(error):
+def explain_run(error: BaseException) -> str | None:
+    """The line for a user whose training or test ended with this exception; None where it is a fault of the code.
+
+    A data loader worker or another process that is lost reaches us as RuntimeError.
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        return f'{error.filename}: {error.strerror}. Mend this and continue with --auto_resume.'
+    if isinstance(error, (ValueError, OSError)):
+        return explain(error)
+    if isinstance(error, RuntimeError):
+        reason = first_line(error)
+        if 'DataLoader worker' in reason:
+            return f'{reason} If memory ran out, lower num_worker_per_gpu. Continue with --auto_resume.'
+        if re.search('gloo|NCCL', str(error)):
+            return (f'Lost another process of this run, whose own message says why ({reason}). '
+                    'Continue with --auto_resume.')
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
     """True if an exception, Python's or torch's of any device, says that memory ran out."""
     return isinstance(error, MemoryError) or any(
         words in str(error).lower() for words in ('out of memory', 'not enough memory', "can't allocate memory"))
 
 
-def nearest(name, names):
+def nearest(name: object, names: Iterable[object]) -> str:
     """``', did you mean X?'`` with the nearest of the names; where none is near, all of them if they are few."""
-    names = sorted(map(str, names))
-    near = difflib.get_close_matches(str(name), names, n=1)
+    known = sorted(map(str, names))
+    near = difflib.get_close_matches(str(name), known, n=1)
     if near:
         return f', did you mean {near[0]}?'
-    return f', known: {", ".join(names)}' if 0 < len(names) <= 12 else ''
+    return f', known: {", ".join(known)}' if 0 < len(known) <= 12 else ''
 
 
-def _is_first():
+def _is_first() -> bool:
     return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'

@@ -13,7 +13,7 @@ from os import path as osp
 
 from .archs.baselines import Baseline
 from .data.data_util import IMAGE_EXTENSIONS, read_name_list
-from .messages import fail, first_line, nearest
+from .messages import first_line, nearest
 from .metrics.lpips_metric import build_lpips
 from .metrics.metric_util import default_device
 from .metrics.pyiqa_metric import build_pyiqa
@@ -96,11 +96,11 @@ def check(opt, is_train):
         is_train (bool): For training or for testing.
 
     Raises:
-        SystemExit: One line for each problem.
+        ValueError: One line for each problem.
     """
     problems = list(_problems(opt, is_train)) or [*_value_problems(opt, is_train), *_metric_problems(opt)]
     if problems:
-        fail(*dict.fromkeys(problems))
+        raise ValueError('\n'.join(dict.fromkeys(problems)))
 
 
 def _problems(opt, is_train):

@@ -1,14 +1,17 @@
 """Registration in BasicSR."""
-import importlib
+from __future__ import annotations
 
-from .autoload import TOOLBOX_HALF
+from importlib import import_module
 
-__all__ = ['register']
+from . import repairs
+
+__all__ = ['TOOLBOX_HALF', 'register']
+
+TOOLBOX_HALF = tuple(f'{__package__}.{part}' for part in ('archs', 'data', 'losses', 'metrics', 'models'))
 
 
-def register():
+def register() -> None:
     """Repair BasicSR and register our classes (see `lowlight_cyclegan.register`)."""
-    from . import repairs
-    repairs.apply()
+    repairs.apply(register)
     for name in TOOLBOX_HALF:
-        importlib.import_module(name)
+        import_module(name)

@@ -11,37 +11,49 @@ Repairs that only turn a crash into a run serve every model; those that change w
 | `load_resume_state` | asks CUDA, searches the current folder, takes the newest file even when it is broken |
 | `EpochSampler` | EnlargedSampler ignores manual_seed, loses the last batch, restarts an interrupted epoch |
 """
+from __future__ import annotations
+
 import os
+import random
 import re
 import subprocess
 import sys
 import torch
 import torch.distributed as dist
-import yaml
 from basicsr import test as test_script
 from basicsr import train as train_script
 from basicsr.data.data_sampler import EnlargedSampler
 from basicsr.models.base_model import BaseModel
-from basicsr.utils import dist_util, options
+from basicsr.utils import dist_util, options, set_random_seed
 from basicsr.utils.misc import check_resume
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from os import path as osp
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from types import SimpleNamespace
+from types import ModuleType, TracebackType
+from typing import Any
 
-from .config import find_file, force_option, load_options, options_dir, run_parser
-from .messages import fail, warn
+from .config import (RunFlags, complete_options, datasets_of, find_file, force_option, load_options, options_dir,
+                     run_flags, suit_machine)
+from .files import file_sha256
+from .messages import explain_run, fail, warn
 
 OUR_MODELS = ('LowLightCycleGANModel', 'ZeroReferenceModel')
 NETWORK_TIMEOUT = timedelta(minutes=10)  # a process that waits longer than this for the others gives up
 
-_parse_options = options.parse_options
 _model_to_device = BaseModel.model_to_device
+_register: Callable[[], None]
 
 
-def apply():
-    """Install the repairs. Repeated calls change nothing more."""
+def apply(register: Callable[[], None]) -> None:
+    """Install the repairs. Repeated calls change nothing more.
+
+    Args:
+        register: Registers our classes; called before options are checked.
+    """
+    global _register
+    _register = register
     for module in (options, train_script, test_script):
         module.parse_options = parse_options
     for module in (options, dist_util):
@@ -52,107 +64,98 @@ def apply():
 # ------------------------------------------------------------------- options
 
 
-def parse_options(root_path, is_train=True):
-    """BasicSR's parse_options behind checks, with options that suit this machine.
+def parse_options(root_path: str, is_train: bool = True, flags: RunFlags | None = None) -> tuple[dict, RunFlags]:
+    """In place of BasicSR's: behind checks, with options that suit this machine, on any device.
+
+    Args:
+        root_path: Takes ``experiments`` and ``results``.
+        is_train: For training or for testing.
+        flags: Of the run. Default: those of this process's command line.
 
     Returns:
-        tuple[dict, argparse.Namespace]: Options and command line.
+        The options, and the flags with the option file as it was found.
 
     Raises:
         SystemExit: Something in the file or on the command line is wrong; one line for each.
     """
-    args, unknown = run_parser().parse_known_args()
-    args.opt = find_file(args.opt, [options_dir()])
-    opt = load_options(args.opt)
-    for entry in args.force_yml or ():
-        force_option(opt, entry)
-    from .registration import register
-    register()
-    ours = opt.get('model_type') in OUR_MODELS
-    if ours:
-        complete_options(opt, args)
-    suit_machine(opt)
-    if ours:
-        from . import preflight
-        preflight.check(opt, is_train)
-    mend_training_scripts(ours)
-
-    argv = [sys.argv[0], '-opt', args.opt, '--launcher', args.launcher, *unknown]
-    argv += [f'--{flag}' for flag in ('auto_resume', 'debug') if getattr(args, flag)]
-    loaded = SimpleNamespace(load=lambda *_, **__: opt, resolver=yaml.resolver)
-    with replaced(sys, 'argv', argv), replaced(options, 'yaml', loaded):
-        opt, _ = _parse_options(root_path, is_train)
-    return opt, args
-
-
-@contextmanager
-def replaced(owner, name, value):
-    """Give an attribute another value for a while."""
-    before = getattr(owner, name)
-    setattr(owner, name, value)
+    flags = run_flags() if flags is None else flags
     try:
-        yield
-    finally:
-        setattr(owner, name, before)
+        flags.opt = find_file(flags.opt, [options_dir()])
+        opt = load_options(flags.opt)
+        for entry in flags.force_yml:
+            force_option(opt, entry)
+        _register()
+        ours = opt.get('model_type') in OUR_MODELS
+        if ours:
+            complete_options(opt, flags.opt, flags.launcher)
+        suit_machine(opt)
+        if ours:
+            from . import preflight
+            preflight.check(opt, is_train)
+    except ValueError as error:
+        fail(str(error))
+    mend_training_scripts(ours)
+    _start(opt, flags)
+    _place(opt, root_path, is_train)
+    return opt, flags
 
 
-def complete_options(opt, args):
-    """Defaults that our models need, and one process for each GPU."""
-    if args.launcher == 'none':
-        if 'TORCHELASTIC_RUN_ID' in os.environ and os.environ.get('WORLD_SIZE') != '1':
-            fail('started by torchrun without --launcher pytorch: add it')
-        # BasicSR reads auto as all GPUs: DataParallel, and a batch that many times larger.
-        if opt.get('num_gpu', 'auto') == 'auto':
-            opt['num_gpu'] = min(1, torch.cuda.device_count())
-        elif opt['num_gpu'] not in (0, 1):
-            fail(f"num_gpu: {opt['num_gpu']}, but one process drives one GPU: write auto and start with "
-                 'torchrun --nproc_per_node=N ... --launcher pytorch')
-    opt.setdefault('num_gpu', 'auto')
-    opt.setdefault('scale', 1)
-    opt['name'] = str(opt.get('name', osp.splitext(osp.basename(args.opt))[0]))
-    opt['manual_seed'] = opt.get('manual_seed') or 0  # one for all processes; BasicSR draws one in each
-    for phase, dataset in _datasets(opt):
-        for key in ('names', 'exclude_names'):
-            if isinstance(dataset.get(key), str):
-                dataset[key] = find_file(dataset[key], [osp.dirname(args.opt), options_dir()])
-        if phase == 'train':
-            dataset['manual_seed'] = opt['manual_seed']
+def _start(opt: dict[str, Any], flags: RunFlags) -> None:
+    """The processes of the run, and their random streams."""
+    opt['dist'] = flags.launcher != 'none'
+    if opt['dist']:
+        init_dist(flags.launcher, **(opt.get('dist_params') or {} if flags.launcher == 'slurm' else {}))
+    opt['rank'], opt['world_size'] = dist_util.get_dist_info()
+    if opt.get('manual_seed') is None:
+        opt['manual_seed'] = random.randint(1, 10000)
+    set_random_seed(opt['manual_seed'] + opt['rank'])
+    if opt.get('num_gpu', 'auto') == 'auto':
+        opt['num_gpu'] = torch.cuda.device_count()
+    opt['auto_resume'] = flags.auto_resume
+    if flags.debug and not opt['name'].startswith('debug'):
+        opt['name'] = f"debug_{opt['name']}"
 
 
-def _datasets(opt):
-    datasets = opt.get('datasets')
-    return [(k, v) for k, v in datasets.items() if isinstance(v, dict)] if isinstance(datasets, dict) else []
-
-
-def suit_machine(opt):
-    """Take back what needs a GPU where none is used, and persistent workers where there are no workers."""
-    if isinstance(opt.get('num_gpu'), int) and opt['num_gpu'] > 0 and not torch.cuda.is_available():
-        warn(f"num_gpu: {opt['num_gpu']}, but torch finds no GPU: running on the CPU")
-        opt['num_gpu'] = 0
-    on_gpu = torch.cuda.is_available() and opt.get('num_gpu') != 0
-    for phase, dataset in _datasets(opt):
-        # Loaders of val and test have no workers whatever the options say.
-        workers = dataset.get('num_worker_per_gpu') if phase == 'train' else 0
-        if dataset.get('persistent_workers') and not workers:
-            dataset['persistent_workers'] = False
-        if not on_gpu and dataset.get('pin_memory'):
-            dataset['pin_memory'] = False
-        if not on_gpu and dataset.get('prefetch_mode') == 'cuda':
-            dataset['prefetch_mode'] = None
+def _place(opt: dict[str, Any], root_path: str, is_train: bool) -> None:
+    """What BasicSR's datasets, models and loggers read from the options besides what a file says."""
+    opt['is_train'] = is_train
+    for phase, dataset in datasets_of(opt):
+        dataset['phase'] = phase.split('_')[0]
+        if 'scale' in opt:
+            dataset['scale'] = opt['scale']
+        for key in ('dataroot_gt', 'dataroot_lq'):
+            if dataset.get(key) is not None:
+                dataset[key] = osp.expanduser(dataset[key])
+    path = opt['path']
+    for key, value in path.items():
+        if value is not None and ('resume_state' in key or 'pretrain_network' in key):
+            path[key] = osp.expanduser(value)
+    root = osp.join(root_path, 'experiments' if is_train else 'results', opt['name'])
+    path.update(log=root, visualization=osp.join(root, 'visualization'))
+    if not is_train:
+        path['results_root'] = root
+        return
+    path.update(experiments_root=root, models=osp.join(root, 'models'),
+                training_states=osp.join(root, 'training_states'))
+    if 'debug' in opt['name']:
+        if opt.get('val') is not None:
+            opt['val']['val_freq'] = 8
+        opt['logger'].update(print_freq=1, save_checkpoint_freq=8)
 
 
 # --------------------------------------------------------------- distributed
 
 
-def init_dist(launcher, backend='nccl', port=None, **kwargs):
+def init_dist(launcher: str, backend: str = 'nccl', port: int | None = None, **kwargs: Any) -> None:
     """Start torch.distributed from torchrun's or slurm's environment.
 
     CPU tensors go over gloo, GPU tensors over ``backend``; each process takes the GPU of its local rank.
 
     Args:
-        launcher (str): 'pytorch' or 'slurm'.
-        backend (str): Backend for GPU tensors. Default: 'nccl'.
-        port (int | None): Master port, for slurm. Default: MASTER_PORT, else 29500.
+        launcher: 'pytorch' or 'slurm'.
+        backend: For GPU tensors.
+        port: Master port, for slurm. Default: MASTER_PORT, else 29500.
+        kwargs: For ``torch.distributed.init_process_group``.
 
     Raises:
         SystemExit: The launcher's environment variables are missing.
@@ -180,7 +183,7 @@ def init_dist(launcher, backend='nccl', port=None, **kwargs):
     dist.init_process_group(backend, **kwargs)
 
 
-def model_to_device(self, net):
+def model_to_device(self: BaseModel, net: nn.Module) -> nn.Module:
     """BaseModel.model_to_device; on the CPU DistributedDataParallel takes no device."""
     if self.opt['dist'] and self.device.type == 'cpu':
         return DistributedDataParallel(
@@ -191,33 +194,43 @@ def model_to_device(self, net):
 # -------------------------------------------------------------------- resume
 
 
-def mend_training_scripts(ours):
+def mend_training_scripts(ours: bool) -> None:
     """Repair the functions of train.py, which live in ``__main__`` too when it is run as a script."""
     from .data.data_sampler import EpochSampler
     scripts = [train_script]
     main = sys.modules['__main__']
-    if osp.realpath(getattr(main, '__file__', '')).endswith(osp.join('basicsr', 'train.py')):
+    if osp.realpath(getattr(main, '__file__', None) or '').endswith(osp.join('basicsr', 'train.py')):
         scripts.append(main)
+        sys.excepthook = say_in_one_line
     for script in scripts:
         if not isinstance(getattr(script.load_resume_state, '__self__', None), Resume):
             Resume(script)
         script.EnlargedSampler = EpochSampler if ours else EnlargedSampler
 
 
+def say_in_one_line(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """An exception hook: one line for a user's mistake, the traceback for anything else."""
+    line = explain_run(error)
+    if line is None:
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        print(line, file=sys.stderr)
+
+
 class Resume:
     """The two functions of a training script that know of resuming.
 
     Args:
-        script (module): BasicSR's train.py.
+        script: BasicSR's train.py.
     """
 
-    def __init__(self, script):
-        self.state = None
+    def __init__(self, script: ModuleType) -> None:
+        self.state: dict[str, Any] | None = None
         self._create_dataloaders = script.create_train_val_dataloader
         script.load_resume_state = self.load_resume_state
         script.create_train_val_dataloader = self.create_train_val_dataloader
 
-    def load_resume_state(self, opt):
+    def load_resume_state(self, opt: dict[str, Any]) -> dict[str, Any] | None:
         """The training state to continue from, on the CPU, or None. The networks' paths are put into ``opt``."""
         path = opt['path']
         self.state = None
@@ -236,7 +249,7 @@ class Resume:
             check_resume(opt, self.state['iter'])
         return self.state
 
-    def create_train_val_dataloader(self, opt, logger):
+    def create_train_val_dataloader(self, opt: dict[str, Any], logger: Any) -> tuple:
         """BasicSR's; the sampler continues inside the epoch."""
         result = self._create_dataloaders(opt, logger)
         if self.state is not None and opt['model_type'] in OUR_MODELS:
@@ -245,7 +258,7 @@ class Resume:
         return result
 
 
-def newest_state(opt):
+def newest_state(opt: dict[str, Any]) -> str | None:
     """Path of the newest complete training state of the experiment, or None; names those it passes over."""
     folder = opt['path']['training_states']
     names = os.listdir(folder) if osp.isdir(folder) else []
@@ -263,7 +276,7 @@ def newest_state(opt):
     return None
 
 
-def read_state(path, opt):
+def read_state(path: str, opt: dict[str, Any]) -> dict[str, Any]:
     """Load a training state to the CPU and see that its networks are there, whole where it knows their hashes.
 
     Raises:
@@ -278,7 +291,6 @@ def read_state(path, opt):
     if not isinstance(state, dict) or not {'epoch', 'iter', 'optimizers', 'schedulers'} <= state.keys():
         raise ValueError(f'{path}: not a training state')
     if opt['model_type'] in OUR_MODELS:
-        from .models.checkpoint import file_sha256
         networks = [key[len('network_'):] for key in opt if key.startswith('network_')]
         files = state.get('files') or {f"net_{name}_{state['iter']}.pth": None for name in networks}
         for name, sha256 in files.items():

@@ -2,20 +2,26 @@
 
 BasicSR's test_pipeline and flags; ./results takes what it writes.
 """
-import os
+from __future__ import annotations
 
-from .config import run_parser
+from collections.abc import Sequence
+
+from .config import RunFlags, run_flags
+from .train import run_script
 
 
-def main():
-    run_parser().parse_known_args()  # --help and wrong flags answer before torch is loaded
-    try:
-        from . import register
-        register()
-        from basicsr.test import test_pipeline
-        test_pipeline(os.getcwd())
-    except KeyboardInterrupt:
-        raise SystemExit('Interrupted.') from None
+def main(argv: Sequence[str] | None = None) -> None:
+    """Test by a command line, this process's by default."""
+    test(run_flags(argv))
+
+
+def test(flags: RunFlags) -> None:
+    """Test in the current folder.
+
+    Raises:
+        SystemExit: Whatever ends the run early, with one line for each mistake of the user.
+    """
+    run_script('test', flags)
 
 
 if __name__ == '__main__':

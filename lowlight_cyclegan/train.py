@@ -2,38 +2,57 @@
 
 BasicSR's train_pipeline and flags; ./experiments takes what it writes.
 """
+from __future__ import annotations
+
+import functools
 import os
-import re
 import signal
+from collections.abc import Sequence
+from importlib import import_module
 
-from .config import run_parser
+from .config import RunFlags, run_flags
+from .messages import explain_run, fail
 
 
-def main():
-    run_parser().parse_known_args()  # --help and wrong flags answer before torch is loaded
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train by a command line, this process's by default."""
+    train(run_flags(argv))  # wrong flags answer before torch is loaded
+
+
+def train(flags: RunFlags) -> None:
+    """Train in the current folder.
+
+    Raises:
+        SystemExit: Whatever ends the run early, with one line for each mistake of the user.
+    """
+    run_script('train', flags)
+
+
+def run_script(name: str, flags: RunFlags) -> None:
+    """Call the pipeline of BasicSR's script 'train' or 'test' with these flags.
+
+    Raises:
+        SystemExit: See :func:`train`.
+    """
     try:
-        from . import register
+        from . import register, repairs
         register()
-        from basicsr.train import train_pipeline
-        train_pipeline(os.getcwd())
+        script = import_module(f'basicsr.{name}')
+        script.parse_options = functools.partial(repairs.parse_options, flags=flags)
+        try:
+            getattr(script, f'{name}_pipeline')(os.getcwd())
+        finally:
+            script.parse_options = repairs.parse_options
     except KeyboardInterrupt:
         raise SystemExit('Interrupted.') from None
-    except OSError as error:
-        if error.filename is None:
+    except Exception as error:
+        line = explain_run(error)
+        if line is None:
             raise
-        raise SystemExit(f'{error.filename}: {error.strerror}. Mend this and continue with --auto_resume.') from None
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        if 'DataLoader worker' in reason:
-            if hasattr(signal, 'SIGCHLD'):
-                # The loader's handler would raise once more as the other workers end, in place of the line below.
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            raise SystemExit(f'{reason} If memory ran out, lower num_worker_per_gpu. '
-                             'Continue with --auto_resume.') from None
-        if re.search('gloo|NCCL', str(error)):
-            raise SystemExit(f'Lost another process of this run, whose own message says why ({reason}). '
-                             'Continue with --auto_resume.') from None
-        raise
+        if 'DataLoader worker' in line and hasattr(signal, 'SIGCHLD'):
+            # The loader's handler would raise once more as the other workers end, in place of the line.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        fail(line)
 
 
 if __name__ == '__main__':

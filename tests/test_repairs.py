@@ -284,3 +284,10 @@ def test_sampler_continues_where_the_state_ends(experiment):
     assert state['epoch'] == 1
     sampler.set_epoch(1)
     assert [index.draw for index in sampler] == [8, 9, 10, 11]
+
+
+def test_rank_1_leaves_the_talking_to_rank_0(parse, monkeypatch):
+    monkeypatch.setenv('RANK', '1')
+    with pytest.raises(SystemExit) as stop:
+        parse('--force_yml', 'train:a=1')
+    assert stop.value.code == 1

@@ -1,8 +1,8 @@
 """The console command ``lowlight-cyclegan``: one module a command.
 
 A command is a module here with ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args)``; a heavy import stands
-inside one of the two. ``run`` makes one call of the library and ends with :func:`~lowlight_cyclegan.messages.fail`
-where that raises: nothing below this package reads a command line or exits.
+inside one of the two. ``run`` makes one call of the library. What that raises for a user's mistake, ValueError or
+OSError, ends the process with one line here: nothing below this package reads a command line or exits.
 """
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
+
+from lowlight_cyclegan.messages import explain, fail
 
 COMMANDS = ('enhance', 'video', 'web', 'export', 'train', 'test', 'data', 'evaluate', 'ablate', 'info', 'attach',
             'detach', 'completion')
@@ -66,3 +68,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         except KeyboardInterrupt:
             print(getattr(args.command, 'INTERRUPTED', 'Interrupted.'), file=sys.stderr)
             raise SystemExit(130) from None
+        except (ValueError, OSError) as error:
+            fail(explain(error))

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 HELP = 'enhance and measure from an option file; results go to ./results'
 
@@ -13,6 +12,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from lowlight_cyclegan import test
-    sys.argv = ['lowlight-cyclegan test', *sys.argv[2:]]
-    test.main()
+    from lowlight_cyclegan.config import RunFlags
+    from lowlight_cyclegan.test import test
+    test(RunFlags(args.opt, args.launcher, args.auto_resume, args.debug, args.force_yml))

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 HELP = 'train from an option file; results go to ./experiments'
 
@@ -13,6 +12,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from lowlight_cyclegan import train
-    sys.argv = ['lowlight-cyclegan train', *sys.argv[2:]]
-    train.main()
+    from lowlight_cyclegan.config import RunFlags
+    from lowlight_cyclegan.train import train
+    train(RunFlags(args.opt, args.launcher, args.auto_resume, args.debug, args.force_yml))

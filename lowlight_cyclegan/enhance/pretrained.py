@@ -187,10 +187,7 @@ def _from_checkpoint(path: str) -> tuple[dict[str, Tensor], dict | None]:
 
 def _network_options(path: str) -> dict:
     from lowlight_cyclegan.config import load_options
-    try:
-        options = load_options(path).get('network_g')
-    except SystemExit as error:
-        raise ValueError(str(error)) from error
+    options = load_options(path).get('network_g')
     if not isinstance(options, dict) or options.get('type') not in ARCH_REGISTRY:
         raise ValueError(f'{path}: network_g: needs a type that is registered')
     return options

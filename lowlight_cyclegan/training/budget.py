@@ -14,10 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from os import path as osp
-from types import SimpleNamespace
 
-from lowlight_cyclegan.config import find_file, force_option, load_options, options_dir
-from lowlight_cyclegan.repairs import complete_options, suit_machine
+from lowlight_cyclegan.config import (complete_options, find_file, force_option, load_options, options_dir,
+                                      suit_machine)
 
 __all__ = ['iterations_within', 'signals_for', 'train_within']
 
@@ -105,7 +104,7 @@ def train_within(opt_file: str, minutes: float, force_yml: Sequence[str] = ()) -
     import lowlight_cyclegan
     from lowlight_cyclegan import preflight
     lowlight_cyclegan.register()
-    complete_options(opt, SimpleNamespace(opt=opt_file, launcher='none'))
+    complete_options(opt, opt_file)
     preflight.check(opt, is_train=True)
     folder = osp.join('experiments', opt['name'])
     if osp.exists(folder):

@@ -110,7 +110,6 @@ def command(forked, toy_run, monkeypatch):
     monkeypatch.chdir(toy_run)
 
     def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['lowlight-cyclegan', *args])
         return forked(lambda: cli.main(list(args)))
 
     return run
@@ -137,9 +136,8 @@ def test_interrupt_is_one_line(toy_run, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train_script, 'train_pipeline', interrupted)
-    monkeypatch.setattr(sys, 'argv', ['train', '-opt', 'toy.yml'])
     with pytest.raises(SystemExit, match='Interrupted'):
-        train.main()
+        train.main(['-opt', 'toy.yml'])
 
 
 def test_train_resumes_inside_an_epoch_and_tests(command, toy_run):
