@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections import deque
@@ -24,7 +23,7 @@ from .write import encode_image, write_bytes
 if TYPE_CHECKING:
     from lowlight_cyclegan.enhance.enhancer import Enhancer
 
-__all__ = ['Pipeline', 'enhance_photos', 'weights_hash']
+__all__ = ['Pipeline', 'enhance_photos']
 
 THREADS = 2  # that read, and that write
 WAITING = 3  # photos that are read ahead, or enhanced and not yet written
@@ -67,7 +66,7 @@ def enhance_photos(
             enhancer = Enhancer.from_pretrained(
                 model, options, device=device or group.device(), precision=precision, mode=mode,
                 self_ensemble=self_ensemble, denoise=denoise)
-            settings = Settings(weights_hash(enhancer), strength, mode, enhancer.precision, format, quality,
+            settings = Settings(enhancer.fingerprint(), strength, mode, enhancer.precision, format, quality,
                                 self_ensemble, denoise)
             journals = {root: Journal(root, group.part) for root in report.roots}
             for journal in journals.values():
@@ -94,16 +93,6 @@ def enhance_photos(
         screen.conclude(report)
     group.leave()
     return report
-
-
-def weights_hash(enhancer: Enhancer) -> str:
-    """SHA-256 of an enhancer's weights and of the options that its network is built with."""
-    import torch
-    digest = sha256(json.dumps(getattr(enhancer, 'options', None), sort_keys=True, default=str).encode())
-    for name, value in enhancer.network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 class ProcessGroup:
@@ -159,7 +148,7 @@ class Pipeline:
     """Enhances photos, reading and writing others meanwhile. What goes wrong with one is said in its entry.
 
     Args:
-        enhancer: Or what has its ``enhance`` and ``last_mode``.
+        enhancer: Or what has its ``enhance_with_report``.
         settings: What to do.
         journals: By the root of jobs.
         overwrite: Replace files that are not ours.
@@ -233,15 +222,14 @@ class Pipeline:
                 return None
             photo, source_hash = loaded.result()
             start = time.perf_counter()
-            pixels = self.enhancer.enhance(photo.pixels, self.settings.strength, self.settings.mode)
+            result = self.enhancer.enhance_with_report(photo.pixels, self.settings.strength, self.settings.mode)
             seconds = round(time.perf_counter() - start, 3)
         except (ValueError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
             self._fail(job, error)
             return None
-        mode = self.enhancer.last_mode if self.settings.strength else None  # 0 takes no network
-        return photo.with_pixels(pixels), source_hash, dict(seconds=seconds, mode=mode, size=photo.size)
+        return photo.with_pixels(result.image), source_hash, dict(seconds=seconds, mode=result.mode, size=photo.size)
 
     def _save(self, job: Job, photo: Photo, source_hash: str) -> None:
         """In a writer: the journal's line, then the file."""

@@ -23,7 +23,6 @@ from lowlight_cyclegan.archs import AutoExposure
 from lowlight_cyclegan.messages import fail, first_line
 from lowlight_cyclegan.models.checkpoint import file_sha256
 from lowlight_cyclegan.enhance.enhancer import LUMA, MODES, PRECISIONS
-from lowlight_cyclegan.photos.pipeline import weights_hash
 from lowlight_cyclegan.photos.report import INTERRUPTED
 
 __all__ = ['TemporalSmoother', 'VideoError', 'add_arguments', 'enhance_video', 'inspect', 'run']
@@ -328,7 +327,7 @@ def enhance_video(source, output, enhancer, strength=1.0, codec=None, crf=None, 
         if say:
             say(line)
     settings = {
-        'input': file_sha256(source), 'weights': weights_hash(enhancer), 'mode': enhancer.mode,
+        'input': file_sha256(source), 'weights': enhancer.fingerprint(), 'mode': enhancer.mode,
         'precision': enhancer.precision, 'device': enhancer.device.type, 'strength': strength, 'codec': codec,
         'crf': crf, 'smoothing': smoothing, 'segment': segment, 'self_ensemble': enhancer.self_ensemble,
         'denoise': enhancer.denoise,

@@ -16,6 +16,7 @@ import zlib
 from PIL import Image, ImageCms, ImageOps
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from lowlight_cyclegan.enhance.enhancer import Result
 from lowlight_cyclegan.photos.formats import WRITTEN, ImageError, Photo
 from lowlight_cyclegan.photos.read import decode_image, read_image
 from lowlight_cyclegan.photos.write import encode_image, write_image
@@ -552,10 +553,9 @@ def mutations(count, seed=0):
 
 class Inverter:
     """An enhancer that needs no network."""
-    last_mode, last_reason = 'direct', 'there is no other'
 
-    def enhance(self, image, strength, mode):
-        return np.iinfo(image.dtype).max - image
+    def enhance_with_report(self, image, strength, mode):
+        return Result(np.iinfo(image.dtype).max - image, 'direct', 'there is no other')
 
 
 @pytest.mark.parametrize('count', [60, pytest.param(2600, marks=pytest.mark.full)])

@@ -276,6 +276,9 @@ class Mirror:
     network, device, mode, precision, last_mode = torch.nn.Identity(), torch.device('cpu'), 'auto', 'fp32', 'direct'
     self_ensemble, denoise = False, 0.0
 
+    def fingerprint(self):
+        return ''
+
     def enhance(self, x, strength, mode):
         return x
 
