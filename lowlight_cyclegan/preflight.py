@@ -11,13 +11,12 @@ from basicsr.models import lr_scheduler
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 from os import path as osp
 
-from .archs.baselines import Baseline
+from .archs.baseline_arch import Baseline
 from .data.data_util import IMAGE_EXTENSIONS, read_name_list
 from .messages import first_line, nearest
 from .metrics.lpips_metric import build_lpips
 from .metrics.metric_util import default_device
 from .metrics.pyiqa_metric import build_pyiqa
-from .models.diff_augment import DiffAugment
 from .models.exposure_jitter import ExposureJitter
 from .models.lr_scheduler import LinearDecayLR
 
@@ -208,14 +207,13 @@ def _value_problems(opt, is_train):
             weight = loss.get('loss_weight')
             first = {'loss_weight': weight[0]} if isinstance(weight, list) else {}
             yield from _refused(f'train:{key}', LOSS_REGISTRY.get(loss['type']), **{**loss, **first})
-    yield from _refused('train:diff_augment', DiffAugment, names=opt['train'].get('diff_augment') or ())
 
 
 def _refused(key, build, type=None, **values):
     """The error of building a section, if it is one of its values."""
     try:
         build(**values)
-    except (TypeError, ValueError, SystemExit) as error:
+    except (TypeError, ValueError, FileNotFoundError) as error:
         yield f'{key}: {first_line(error)}'
     except RuntimeError:
         pass  # a foreign network that cannot be built without memory

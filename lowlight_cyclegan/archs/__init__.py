@@ -1,17 +1,17 @@
 from .aspp_arch import ASPP, ASPPEncoder
-from .baselines import load_published
+from .auto_exposure_arch import AutoExposure, ToneCurve
 from .classical_arch import CLAHE, LIME, GammaCurve
-from .ema_resnet_arch import EMA, AutoExposure, EMAResidualBlock, EMAResNetGenerator, convert_cyclegan_generator
+from .ema_resnet_arch import EMA, EMAResidualBlock, EMAResNetGenerator, convert_cyclegan_generator
 from .patchgan_arch import PatchGANDiscriminator
 from .retinexnet_arch import RetinexNet, convert_retinexnet
 from .ruas_arch import RUAS, convert_ruas
 from .sci_arch import SCI, convert_sci
-from .self_ensemble import SelfEnsemble, self_ensemble
+from .self_ensemble_arch import SelfEnsemble, self_ensemble
 from .zero_dce_arch import ZeroDCE, convert_zero_dce
 
 __all__ = [
     'ASPP', 'ASPPEncoder', 'AutoExposure', 'CLAHE', 'EMA', 'EMAResidualBlock', 'EMAResNetGenerator', 'GammaCurve',
-    'LIME', 'PatchGANDiscriminator', 'RUAS', 'RetinexNet', 'SCI', 'SelfEnsemble', 'ZeroDCE',
+    'LIME', 'PatchGANDiscriminator', 'RUAS', 'RetinexNet', 'SCI', 'SelfEnsemble', 'ToneCurve', 'ZeroDCE',
     'convert_cyclegan_generator', 'convert_retinexnet', 'convert_ruas', 'convert_sci', 'convert_zero_dce',
-    'load_published', 'self_ensemble'
+    'self_ensemble'
 ]

@@ -6,7 +6,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch.nn import functional as F
 
 from lowlight_cyclegan.registry import register_once
-from .baselines import Baseline
+from .baseline_arch import Baseline
 
 __all__ = ['CLAHE', 'LIME', 'GammaCurve']
 

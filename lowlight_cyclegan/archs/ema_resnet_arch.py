@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from lowlight_cyclegan.registry import register_once
-from .aspp_arch import ASPPEncoder, conv_norm_relu
+from .aspp_arch import ASPPEncoder, conv_norm_relu, init_for_relu, norm_layer
+from .auto_exposure_arch import AutoExposure, ToneCurve
 
-__all__ = ['AutoExposure', 'EMA', 'EMAResidualBlock', 'EMAResNetGenerator', 'convert_cyclegan_generator']
+__all__ = ['EMA', 'EMAResidualBlock', 'EMAResNetGenerator', 'convert_cyclegan_generator']
 
 
 class EMA(nn.Module):
@@ -63,16 +64,19 @@ class EMAResidualBlock(nn.Module):
         ema_position (str): 'branch' is x + EMA(F(x)), the reading of the paper taken as default; 'output' is
             r + EMA(r) with r = x + F(x).
         use_ema (bool): Without it, this is CycleGAN's block.
+        norm (str | None): 'instance' (the paper's) or None, see :class:`ASPPEncoder`.
     """
 
-    def __init__(self, channels, ema_factor=32, ema_position='branch', use_ema=True):
+    def __init__(self, channels, ema_factor=32, ema_position='branch', use_ema=True, norm='instance'):
         super().__init__()
         if ema_position not in ('branch', 'output'):
             raise ValueError(f"ema_position is 'branch' or 'output', got {ema_position!r}.")
         self.ema_position = ema_position
         self.body = nn.Sequential(
-            nn.ReflectionPad2d(1), *conv_norm_relu(nn.Conv2d(channels, channels, 3)), nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels))
+            nn.ReflectionPad2d(1), *conv_norm_relu(nn.Conv2d(channels, channels, 3), norm), nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3), norm_layer(norm, channels))
+        if norm is None:
+            init_for_relu(self.body)
         self.ema = EMA(channels, ema_factor) if use_ema else None
 
     def forward(self, x):
@@ -83,54 +87,6 @@ class EMAResidualBlock(nn.Module):
             return x + self.ema(self.body(x))
         r = x + self.body(x)
         return r + self.ema(r)
-
-
-class AutoExposure(nn.Module):
-    """Tone curve of the whole image, y = m w_c u / mean(u) with u = x^p: structure and hues are kept by construction.
-
-    The mean brightness m, the exponent p and a white balance w are predicted from a thumbnail, near constants that
-    describe the domain of the output. Dividing by the mean takes the input's exposure out.
-
-    Args:
-        mean (float): Mean brightness to start from, in [0, 1].
-        power (float): Exponent to start from: below 1 lifts shadows.
-        limit (float): Largest change of the logarithms of m, p and w. Default: 0.3.
-        width (int): Channels of the first convolution of the predictor. Default: 16.
-    """
-
-    def __init__(self, mean, power, limit=0.3, width=16):
-        super().__init__()
-        self.mean, self.power, self.limit = mean, power, limit
-        layers, channels = [], [3, width, 2 * width, 2 * width, 2 * width]
-        for in_ch, out_ch in zip(channels, channels[1:]):
-            layers += [nn.Conv2d(in_ch, out_ch, 3, stride=2, padding=1), nn.LeakyReLU(0.2)]
-        self.predictor = nn.Sequential(*layers)
-        self.linear = nn.Linear(2 * width, 5)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
-
-    @staticmethod
-    def brighten(x, power):
-        return (x + 0.5 / 255)**power  # half a grey level: the power's slope at zero stays finite
-
-    def curve(self, x, mean, power, balance=1.0):
-        u = self.brighten(x, power)
-        return mean * balance * u / u.mean((1, 2, 3), keepdim=True)
-
-    def predict(self, x):
-        """(n, 3, h, w) in [0, 1] -> mean and exponent (n, 1, 1, 1) and white balance (n, 3, 1, 1) of the curve."""
-        thumbnail = self.curve(F.interpolate(x, (64, 96), mode='area'), 2.0, self.power) - 2.0
-        logs = self.linear(self.predictor(thumbnail).mean((2, 3)))
-        logs = self.limit * torch.tanh(logs / self.limit)  # (n, 5)
-        mean, power = (v.view(-1, 1, 1, 1).exp() for v in logs[:, :2].unbind(1))
-        balance = (logs[:, 2:] - logs[:, 2:].mean(1, keepdim=True)).exp().view(-1, 3, 1, 1)
-        return self.mean * mean, self.power * power, balance
-
-    def forward(self, x):
-        """(n, 3, h, w) in [0, 1] -> the same shape, from 0, not bounded above."""
-        with torch.autocast(x.device.type, enabled=False):
-            x = x.to(self.linear.weight.dtype)
-            return self.curve(x, *self.predict(x))
 
 
 @register_once(ARCH_REGISTRY)
@@ -153,8 +109,8 @@ class EMAResNetGenerator(nn.Module):
         aspp_dilations (Sequence[int]): Default: (4, 8, 16).
         upsample (str): 'deconv' (transposed convolutions, the paper) or 'resize' (nearest-neighbour upsampling and a
             3x3 convolution, which leaves no checkerboard). Default: 'deconv'.
-        head (str): 'tanh' (the picture itself, the paper), 'residual' (added to the input) or 'gain' (added to the
-            input after :class:`AutoExposure`, by three 3x3 convolutions that see both). Default: 'tanh'.
+        head (str): 'tanh' (the picture itself, the paper) or 'gain' (added to the input after :class:`AutoExposure`, by
+            three 3x3 convolutions that see both). Default: 'tanh'.
         gain_mean (float): Mean brightness of the output's domain, in [0, 1], for head 'gain'. Default: 0.45.
         gain_power (float): Exponent that leads from the input's to the output's domain, for head 'gain'. Default: 0.5.
     """
@@ -177,8 +133,8 @@ class EMAResNetGenerator(nn.Module):
         super().__init__()
         if upsample not in ('deconv', 'resize'):
             raise ValueError(f"upsample is 'deconv' or 'resize', got {upsample!r}.")
-        if head not in ('tanh', 'residual', 'gain'):
-            raise ValueError(f"head is 'tanh', 'residual' or 'gain', got {head!r}.")
+        if head not in ('tanh', 'gain'):
+            raise ValueError(f"head is 'tanh' or 'gain', got {head!r}.")
         self.head = head
         self.encoder = ASPPEncoder(num_in_ch, num_feat, use_aspp, aspp_width, aspp_dilations)
         channels = self.encoder.num_out_ch
@@ -203,22 +159,55 @@ class EMAResNetGenerator(nn.Module):
     def forward(self, x, detach_exposure=False):
         """(n, 3, h, w) in [-1, 1] -> the same shape and range, for any h and w of at least 32.
 
-        With ``detach_exposure`` the losses of this output do not train the exposure of head 'gain'.
+        It is ``apply(x, predict(thumbnail(x)))``: the three steps are public for those who smooth what is predicted or
+        run a large picture in parts. With ``detach_exposure`` the losses of this output do not train the prediction.
         """
+        x = x.view_as(x) if x.requires_grad else x  # gradients of both uses are added before those of other users of x
+        curve = self.predict(self.thumbnail(x))
+        if detach_exposure and curve is not None:
+            curve = ToneCurve(*(value.detach() for value in curve))
+        return self.apply(x, curve)
+
+    def thumbnail(self, x):
+        """(n, 3, h, w) in [-1, 1] -> what the prediction looks at, (n, 3, 64, 96) in [0, 1]; None for head 'tanh'."""
+        return self.exposure.thumbnail((_pad(x) + 1) / 2) if self.head == 'gain' else None
+
+    def predict(self, thumbnail):
+        """:meth:`thumbnail` -> :class:`ToneCurve` of each image; None for head 'tanh'."""
+        return self.exposure.predict(thumbnail) if self.head == 'gain' else None
+
+    def apply(self, x, curve=None, strength=1.0):
+        """The picture, given what was predicted. (With a function in the place of x it is ``nn.Module.apply``.)
+
+        Args:
+            x (Tensor): (n, 3, h, w) in [-1, 1].
+            curve (ToneCurve | None): :meth:`predict` of it.
+            strength (float): Share of the change: 0 gives x, 1 the enhanced picture. Default: 1.
+
+        Returns:
+            Tensor: (n, 3, h, w) in [-1, 1].
+        """
+        if callable(x):
+            return super().apply(x)
         h, w = x.shape[2:]
-        pad_h, pad_w = -h % 4, -w % 4
-        if pad_h or pad_w:
-            x = F.pad(x, (0, pad_w, 0, pad_h), mode='reflect')
+        padded = _pad(x)
         if self.head == 'gain':
-            exposed = self.exposure((x + 1) / 2) * 2 - 1
-            x = exposed.detach() if detach_exposure else exposed
-            seen = x.clamp(-1.0, 1.5)  # overexposed, but within what the network can take
-            y = torch.tanh(self.fine(torch.cat([self.decoder(self.transformer(self.encoder(seen))), seen], dim=1)))
+            exposed = self.exposure.expose((padded + 1) / 2, curve) * 2 - 1
+            seen = exposed.clamp(-1.0, 1.5)  # overexposed, but within what the network can take
+            features = self.decoder(self.transformer(self.encoder(seen)))
+            y = torch.tanh(self.fine(torch.cat([features, seen], dim=1)))
             y = y - y.mean((1, 2, 3), keepdim=True)  # brightness is the exposure's alone
+            y = (exposed + y).clamp(-1, 1)
         else:
-            y = self.decoder(self.transformer(self.encoder(x)))
-        y = torch.tanh(y) if self.head == 'tanh' else (x + y).clamp(-1, 1)
-        return y[:, :, :h, :w]
+            y = torch.tanh(self.decoder(self.transformer(self.encoder(padded))))
+        y = y[:, :, :h, :w]
+        return y if strength == 1 else torch.lerp(x, y.to(x.dtype), strength)
+
+
+def _pad(x):
+    """Mirrored at the bottom and on the right to multiples of 4, the encoder's stride."""
+    pad_h, pad_w = -x.shape[2] % 4, -x.shape[3] % 4
+    return F.pad(x, (0, pad_w, 0, pad_h), mode='reflect') if pad_h or pad_w else x
 
 
 def _upsample(in_ch, out_ch, mode):

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lowlight_cyclegan.registry import register_once
-from .baselines import Baseline, rename
+from .baseline_arch import Baseline, rename
 
 __all__ = ['RetinexNet', 'convert_retinexnet']
 
@@ -61,20 +61,17 @@ class RetinexNet(Baseline):
 
     Args:
         num_feat (int): Width. Default: 64.
-        load_path (str | list[str]): The two files of the PyTorch port, or the folder that holds them. Default: None.
     """
 
     convert = staticmethod(convert_retinexnet)
 
-    def __init__(self, num_feat=64, load_path=None):
+    def __init__(self, num_feat=64):
         super().__init__()
         layers = [conv(4, num_feat, 9)]
         for _ in range(5):
             layers += [conv(num_feat, num_feat), nn.ReLU()]
         self.decompose = nn.Sequential(*layers, conv(num_feat, 4))
         self.relight = Relight(num_feat)
-        if load_path is not None:
-            self.load_published(load_path)
 
     def enhance(self, x):
         """(n, 3, h, w) in [0, 1] -> the same shape and range."""

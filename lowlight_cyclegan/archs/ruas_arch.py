@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lowlight_cyclegan.registry import register_once
-from .baselines import Baseline
+from .baseline_arch import Baseline
 
 __all__ = ['RUAS', 'convert_ruas']
 
@@ -86,19 +86,16 @@ class RUAS(Baseline):
 
     Args:
         denoise (bool): With the noise removal module, as the authors do for their LOL weights. Default: True.
-        load_path (str): The authors' weights (lol, dark or upe). Default: None.
     """
 
     convert = staticmethod(convert_ruas)
 
-    def __init__(self, denoise=True, load_path=None):
+    def __init__(self, denoise=True):
         super().__init__()
         self.denoise = denoise
         self.illumination = nn.ModuleList(Cell(3, ILLUMINATION_CELL) for _ in range(3))
         self.noise = nn.Sequential(
             nn.Conv2d(3, 6, 3, padding=1), *[Cell(6, NOISE_CELL) for _ in range(3)], nn.Conv2d(6, 3, 3, padding=1))
-        if load_path is not None:
-            self.load_published(load_path)
 
     def enhance(self, x):
         """(n, 3, h, w) in [0, 1] -> the same shape and range."""

@@ -7,7 +7,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 from lowlight_cyclegan.registry import register_once
-from .baselines import Baseline, rename
+from .baseline_arch import Baseline, rename
 
 __all__ = ['ZeroDCE', 'convert_zero_dce']
 
@@ -24,22 +24,16 @@ class ZeroDCE(Baseline):
     Args:
         num_feat (int): Width. Default: 32.
         num_iter (int): How often the curve is applied. Default: 8.
-        load_path (str): The authors' weights. Default: None.
     """
 
     convert = staticmethod(convert_zero_dce)
 
-    def __init__(self, num_feat=32, num_iter=8, load_path=None):
+    def __init__(self, num_feat=32, num_iter=8):
         super().__init__()
         self.num_iter = num_iter
         in_chs = [3, *[num_feat] * 3, *[2 * num_feat] * 3]
         out_chs = [*[num_feat] * 6, 3 * num_iter]
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in zip(in_chs, out_chs))
-        for conv in self.convs:
-            nn.init.normal_(conv.weight, 0.0, 0.02)
-            nn.init.zeros_(conv.bias)
-        if load_path is not None:
-            self.load_published(load_path)
 
     def curves(self, x):
         """(n, 3, h, w) in [0, 1] -> curve parameters A in [-1, 1], (n, num_iter, 3, h, w)."""
@@ -52,18 +46,8 @@ class ZeroDCE(Baseline):
         maps = self.convs[6](torch.cat([features[0], x], dim=1)).tanh()
         return maps.unflatten(1, (self.num_iter, 3))
 
-    def apply_curves(self, x, curves):
-        """Eq. 4, LE = LE + A LE (1 - LE), from x in [0, 1]."""
-        for curve in curves.unbind(1):
+    def enhance(self, x):
+        """(n, 3, h, w) in [0, 1] -> the same shape and range (eq. 4: LE = LE + A LE (1 - LE))."""
+        for curve in self.curves(x).unbind(1):
             x = x - curve * x * (1 - x)  # NOTE the published weights give -A
         return x
-
-    def enhance(self, x):
-        """(n, 3, h, w) in [0, 1] -> the same shape and range."""
-        return self.apply_curves(x, self.curves(x))
-
-    def enhance_for_loss(self, x):
-        """As :meth:`enhance`, and (x, enhanced, curves) for ``ZeroDCELoss``."""
-        curves = self.curves(x)
-        enhanced = self.apply_curves(x, curves)
-        return enhanced, (x, enhanced, curves)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing import Any
 
-from lowlight_cyclegan.archs.self_ensemble import self_ensemble
+from lowlight_cyclegan.archs.self_ensemble_arch import self_ensemble
 from lowlight_cyclegan.messages import first_line, nearest
 from . import modes
 from .blend import blend

@@ -3,7 +3,6 @@
 The exported graph takes RGB as (n, 3, h, w) float32 in [0, 1], h and w at least 32, and returns the same.
 """
 import copy
-import functools
 import os
 import tempfile
 import torch
@@ -71,7 +70,7 @@ class ExportWrapper(nn.Module):
         self.network = copy.deepcopy(network)
         for module in self.network.modules():
             if isinstance(module, AutoExposure):
-                module.predict = functools.partial(_predict, module)
+                module.thumbnail = _thumbnail
 
     def forward(self, x):
         """(n, 3, h, w) in [0, 1] -> the same shape and range, equal to what the network makes of any size."""
@@ -88,10 +87,9 @@ def _mirror(x, dim):
     return x.index_select(dim, size - 1 - (size - 1 - index).abs())
 
 
-def _predict(exposure, x):
-    # Its thumbnail as two matrix products: ONNX has no adaptive pooling of a size it does not know.
-    thumbnail = _area(x.shape[2], 64, x.dtype) @ x @ _area(x.shape[3], 96, x.dtype).T
-    return AutoExposure.predict(exposure, thumbnail)
+def _thumbnail(x):
+    # AutoExposure's thumbnail as two matrix products: ONNX has no adaptive pooling of a size it does not know.
+    return _area(x.shape[2], 64, x.dtype) @ x @ _area(x.shape[3], 96, x.dtype).T
 
 
 def _area(size_in, size_out, dtype):

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from os import path as osp
 from torch import nn
 
-from lowlight_cyclegan.archs.baselines import PUBLISHED, load_published
-from lowlight_cyclegan.archs.self_ensemble import FLIPS, self_ensemble
+from lowlight_cyclegan.archs.self_ensemble_arch import FLIPS, self_ensemble
 from lowlight_cyclegan.config import load_options
 from lowlight_cyclegan.enhance import modes
 from lowlight_cyclegan.enhance.denoise import denoise
 from lowlight_cyclegan.enhance.enhancer import Enhancer
 from lowlight_cyclegan.enhance.pretrained import bundled, load_pretrained, load_state
 from lowlight_cyclegan.messages import nearest
+from .published import PUBLISHED, load_published
 
 __all__ = ['Method', 'complexity', 'load_method']
 
@@ -161,7 +161,7 @@ def _from_options(path: str) -> tuple[nn.Module, bool]:
         except RuntimeError as error:
             raise ValueError(f'{weights}: does not fit the network of its options '
                              f'({str(error).splitlines()[-1].strip()})') from error
-    elif next(net.parameters(), None) is not None and not opt['network_g'].get('load_path'):
+    elif next(net.parameters(), None) is not None:
         raise ValueError(f'{path}: path:pretrain_network_g: is missing, there are no weights to evaluate')
     return net, bool((opt.get('val') or {}).get('self_ensemble'))
 

@@ -1,15 +1,19 @@
-"""Checkpoint files that are either complete or absent."""
+"""Checkpoints of a run: files that are either complete or absent."""
 import hashlib
 import io
 import os
 import re
 import torch
+from collections import OrderedDict
+from os import path as osp
 
-__all__ = ['atomic_save', 'file_sha256', 'remove_old_checkpoints']
+from lowlight_cyclegan.files import atomic_write
+
+__all__ = ['Checkpoints', 'atomic_save']
 
 
 def atomic_save(obj, path):
-    """``torch.save`` under a temporary name, flushed to the disk, then renamed: a kill leaves the old file or the new.
+    """``torch.save`` into a file that a kill or a power cut leaves as it was or complete.
 
     Args:
         obj (object): What to save.
@@ -19,63 +23,82 @@ def atomic_save(obj, path):
         str: SHA-256 of the file, in hexadecimal.
 
     Raises:
-        SystemExit: If the file cannot be written (disk full, no permission); what was there before is untouched.
+        OSError: If the file cannot be written (disk full, no permission); what was there before is untouched.
     """
     buffer = io.BytesIO()
     torch.save(obj, buffer)
     data = buffer.getbuffer()
-    temporary = f'{path}.tmp'
     try:
-        with open(temporary, 'wb') as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-        _fsync_folder(os.path.dirname(path))
-    except OSError as e:
-        try:
-            os.remove(temporary)
-        except OSError:
-            pass
-        raise SystemExit(f'Cannot save {path}: {e.strerror}. The run stops here; older checkpoints are whole: make '
-                         'room or mend the permissions, then start again with --auto_resume.') from e
+        atomic_write(path, data)
+    except OSError as error:
+        raise OSError(error.errno, f'cannot be saved ({error.strerror}); the run stops here, older checkpoints are '
+                      'whole', path) from error
     return hashlib.sha256(data).hexdigest()
 
 
-def _fsync_folder(folder):
-    # The rename itself is only durable once the folder is: without this, a power cut can lose it.
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+class Checkpoints:
+    """The checkpoints of one run.
 
-
-def file_sha256(path):
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as f:
-        while chunk := f.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def remove_old_checkpoints(models, training_states, iteration, keep_last):
-    """Remove all but the newest ``keep_last`` checkpoints, the state first: a checkpoint is never half there.
+    Each consists of ``net_<name>_<iteration>.pth`` for each network, ``<iteration>_rank<r>.pth`` of each rank but the
+    first and, written last, ``<iteration>.state``, which names the networks with their hashes: a checkpoint counts
+    once its state is there.
 
     Args:
-        models (str): Folder of the ``net_*_<iteration>.pth`` files.
-        training_states (str): Folder of the ``<iteration>.state`` and ``<iteration>_rank<r>.pth`` files.
-        iteration (int): The checkpoint just saved. Higher numbers are not this run's and do not count.
-        keep_last (int): How many to keep, at least 1.
+        opt (dict): The run's options: ``path: models, training_states``, ``rank`` and ``logger: keep_last``.
     """
-    states = sorted(int(name[:-6]) for name in os.listdir(training_states) if re.fullmatch(r'\d+\.state', name))
-    states = [state for state in states if state <= iteration]
-    for old in states[:-keep_last]:
-        os.remove(os.path.join(training_states, f'{old}.state'))
-    # All that is older, not only what these states named: a kill between the two steps leaves files without a state.
-    for folder, pattern in ((models, r'net_\w+_(\d+)\.pth'), (training_states, r'(\d+)_rank\d+\.pth')):
-        for name in os.listdir(folder):
-            match = re.fullmatch(pattern, name)
-            if match and int(match[1]) < states[-keep_last:][0]:
-                os.remove(os.path.join(folder, name))
+
+    def __init__(self, opt):
+        self.models, self.states = opt['path']['models'], opt['path']['training_states']
+        self.rank = opt['rank']
+        self.keep_last = opt['logger'].get('keep_last')
+
+    def save_network(self, label, nets):
+        """Save the weights of a network under one or several keys into ``<label>.pth``.
+
+        Args:
+            label (str): For example 'net_g_1000'.
+            nets (dict[str, nn.Module]): By key, such as 'params' and 'params_ema'.
+
+        Returns:
+            dict[str, str]: File name -> SHA-256.
+        """
+        states = {}
+        for key, net in nets.items():
+            states[key] = OrderedDict((k, v.cpu().contiguous()) for k, v in net.state_dict().items())
+        return {f'{label}.pth': atomic_save(states, osp.join(self.models, f'{label}.pth'))}
+
+    def save_rank(self, state, iteration):
+        """Save what a rank other than the first keeps for itself."""
+        atomic_save(state, self._rank_path(iteration))
+
+    def load_rank(self, resume_state):
+        """What this rank kept for itself: part of the state on the first rank; None where there is none."""
+        if self.rank == 0:
+            return resume_state
+        path = self._rank_path(resume_state['iter'])
+        return torch.load(path, map_location='cpu') if osp.exists(path) else None
+
+    def _rank_path(self, iteration):
+        return osp.join(self.states, f'{iteration}_rank{self.rank}.pth')
+
+    def save_state(self, state, iteration):
+        """Complete a checkpoint by its state; remove the oldest ones beyond ``keep_last``."""
+        atomic_save(state, osp.join(self.states, f'{iteration}.state'))
+        if self.keep_last:
+            self._remove_old(iteration)
+
+    def _remove_old(self, iteration):
+        """Remove all but the newest checkpoints, the state first: a checkpoint is never half there.
+
+        Higher numbers than ``iteration``, the one just saved, are not this run's and do not count.
+        """
+        states = sorted(int(name[:-6]) for name in os.listdir(self.states) if re.fullmatch(r'\d+\.state', name))
+        states = [state for state in states if state <= iteration]
+        for old in states[:-self.keep_last]:
+            os.remove(osp.join(self.states, f'{old}.state'))
+        # All that is older, not only what these states named: a kill between the two leaves files without a state.
+        for folder, pattern in ((self.models, r'net_\w+_(\d+)\.pth'), (self.states, r'(\d+)_rank\d+\.pth')):
+            for name in os.listdir(folder):
+                match = re.fullmatch(pattern, name)
+                if match and int(match[1]) < states[-self.keep_last:][0]:
+                    os.remove(osp.join(folder, name))

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from lowlight_cyclegan.archs import AutoExposure
 from lowlight_cyclegan.messages import fail, first_line
-from lowlight_cyclegan.models.checkpoint import file_sha256
+from lowlight_cyclegan.files import file_sha256
 from lowlight_cyclegan.enhance.enhancer import LUMA, MODES, PRECISIONS
 from lowlight_cyclegan.photos.report import INTERRUPTED
 

@@ -43,3 +43,21 @@ def test_encoder_by_itself_at_batch_one(size):
 
 def test_without_aspp_nothing_is_added():
     assert isinstance(ASPPEncoder(num_feat=4, use_aspp=False).aspp, nn.Identity)
+
+
+def test_without_norm_names_stay_and_brightness_is_seen():
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 32, 48)
+    change = {}
+    for norm in ('instance', None):
+        encoder = ASPPEncoder(num_feat=8, norm=norm)
+        features = [encoder(x * scale) for scale in (1.0, 0.2)]
+        change[norm] = ((features[0] - features[1]).std() / features[0].std()).item()
+        assert 0.1 < features[0].std() < 3  # neither vanishing nor exploding
+    assert change['instance'] < 0.3 and 0.6 < change[None] < 1
+    with_norm, without = (ASPPEncoder(num_feat=4, norm=norm).state_dict() for norm in ('instance', None))
+    assert without.keys() - with_norm.keys() == {
+        *(f'aspp.branches.{i}.0.bias' for i in range(4)), 'aspp.project.0.bias'}
+    assert with_norm.keys() < without.keys()
+    with pytest.raises(ValueError, match='norm is'):
+        ASPPEncoder(num_feat=4, norm='batch')

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lowlight_cyclegan.archs import EMA, AutoExposure, EMAResidualBlock, EMAResNetGenerator, convert_cyclegan_generator
+from lowlight_cyclegan.archs import EMA, EMAResidualBlock, EMAResNetGenerator, convert_cyclegan_generator
 
 
 def count(module):
@@ -76,7 +76,7 @@ def test_ema_positions():
 
 
 @pytest.mark.parametrize('upsample', ['deconv', 'resize'])
-@pytest.mark.parametrize('head', ['tanh', 'residual', 'gain'])
+@pytest.mark.parametrize('head', ['tanh', 'gain'])
 @pytest.mark.parametrize('size', [(1, 32, 32), (1, 33, 47), (2, 34, 39)])
 def test_output_has_the_size_of_the_input(size, head, upsample):
     torch.manual_seed(0)
@@ -94,10 +94,26 @@ def test_images_of_a_batch_do_not_touch():
     torch.testing.assert_close(net(x), torch.cat([net(x[:1]), net(x[1:])]))
 
 
-@pytest.mark.parametrize('option', [dict(upsample='bilinear'), dict(head='sigmoid')])
+@pytest.mark.parametrize('option', [dict(upsample='bilinear'), dict(head='residual')])
 def test_unknown_choice_is_refused(option):
     with pytest.raises(ValueError, match=next(iter(option))):
         EMAResNetGenerator(num_feat=8, num_block=1, ema_factor=4, **option)
+
+
+def test_blocks_without_norm_keep_names_and_see_brightness():
+    torch.manual_seed(0)
+    x = torch.rand(1, 16, 8, 8)
+    change = {}
+    for norm in ('instance', None):
+        block = EMAResidualBlock(16, ema_factor=2, norm=norm)
+        branch = [block.body(x * scale) for scale in (1.0, 0.2)]
+        change[norm] = ((branch[0] - branch[1]).std() / branch[0].std()).item()
+        assert branch[0].std() > 0.3  # of about the size of x's
+    assert change['instance'] < 0.05 and 0.6 < change[None] < 1
+    names = [EMAResidualBlock(16, ema_factor=2, norm=norm).state_dict().keys() for norm in ('instance', None)]
+    assert names[0] == names[1]
+    with pytest.raises(ValueError, match='norm is'):
+        EMAResidualBlock(16, ema_factor=2, norm='batch')
 
 
 class OriginalBlock(nn.Module):
@@ -150,25 +166,6 @@ def test_converter_refuses_other_checkpoints():
         convert_cyclegan_generator({'features.0.weight': torch.zeros(1)})
 
 
-def test_exposure_starts_as_its_formula_and_ignores_the_inputs_exposure():
-    torch.manual_seed(0)
-    exposure = AutoExposure(mean=0.4, power=0.5)
-    x = torch.rand(2, 3, 40, 60)
-    u = (x + 0.5 / 255).sqrt()
-    torch.testing.assert_close(exposure(x), 0.4 * u / u.mean((1, 2, 3), keepdim=True))
-    bright, dark = exposure(0.9 * x), exposure(0.3 * x)
-    torch.testing.assert_close(dark, bright, rtol=0, atol=0.03)  # apart from the half grey level
-
-
-def test_exposure_is_predicted_within_its_limit():
-    torch.manual_seed(0)
-    exposure = AutoExposure(mean=0.4, power=0.5, limit=0.3)
-    torch.nn.init.normal_(exposure.linear.weight, std=100)
-    mean = exposure(torch.rand(8, 3, 40, 60)).mean((1, 2, 3)) / 0.4
-    assert mean.std() > 0.01
-    assert mean.max() < 1.6 and mean.min() > 0.6  # exp(0.3), and the white balance's share
-
-
 def test_gain_head_starts_from_the_exposed_input():
     torch.manual_seed(0)
     net = EMAResNetGenerator(num_feat=8, num_block=1, ema_factor=4, head='gain')
@@ -189,3 +186,40 @@ def test_detached_exposure_is_not_trained_and_changes_nothing_else():
     assert net.fine[4].weight.grad.abs().sum() > 0
     free.square().sum().backward()
     assert net.exposure.linear.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('size', [(40, 60), (41, 63)])
+@pytest.mark.parametrize('head', ['tanh', 'gain'])
+def test_forward_is_its_three_steps(head, size):
+    torch.manual_seed(0)
+    net = EMAResNetGenerator(num_feat=8, num_block=1, ema_factor=4, head=head)
+    if head == 'gain':
+        torch.nn.init.normal_(net.fine[4].weight, std=0.1)
+        torch.nn.init.normal_(net.exposure.linear.weight)
+    x = torch.rand(2, 3, *size) * 0.4 - 1
+    thumbnail = net.thumbnail(x)
+    curve = net.predict(thumbnail)
+    if head == 'tanh':
+        assert thumbnail is None and curve is None
+    else:
+        assert thumbnail.shape == (2, 3, 64, 96) and 0 <= thumbnail.min() and thumbnail.max() <= 0.2
+        assert curve.mean.shape == curve.power.shape == (2, 1, 1, 1) and curve.balance.shape == (2, 3, 1, 1)
+    y = net(x)
+    assert torch.equal(net.apply(x, curve), y)
+    assert torch.equal(net.apply(x, curve, strength=0.0), x)
+    torch.testing.assert_close(net.apply(x, curve, strength=0.25), x + 0.25 * (y - x))
+
+
+def test_the_curve_that_is_applied_is_the_one_given():
+    torch.manual_seed(0)
+    net = EMAResNetGenerator(num_feat=8, num_block=1, ema_factor=4, head='gain')
+    x = torch.rand(1, 3, 40, 60) * 0.2 - 1
+    curve = net.predict(net.thumbnail(x))
+    darker = net.apply(x, curve._replace(mean=0.5 * curve.mean))
+    torch.testing.assert_close((darker + 1).mean(), 0.5 * (net(x) + 1).mean(), rtol=0.02, atol=0)
+
+
+def test_functions_are_applied_to_all_modules_as_to_any_network():
+    net, seen = EMAResNetGenerator(num_feat=8, num_block=1, ema_factor=4), []
+    nn.Sequential(net).apply(seen.append)
+    assert net in seen and net.encoder.stem[1] in seen

@@ -75,7 +75,7 @@ def test_torch_export_runs_at_other_sizes(tmp_path, monkeypatch, traced):
 
 @pytest.mark.full
 @pytest.mark.parametrize('kwargs', [
-    dict(head='tanh', num_block=9, num_feat=64, ema_factor=32), dict(head='residual'), dict(ema_position='output'),
+    dict(head='tanh', num_block=9, num_feat=64, ema_factor=32), dict(ema_position='output'),
     dict(use_ema=False), dict(use_aspp=False)])
 def test_every_variant_exports(tmp_path, kwargs):
     pytest.importorskip('onnxscript')

@@ -10,7 +10,7 @@ from lowlight_cyclegan.enhance.strips import enhance_exact
     {},
     {'ema_position': 'output'},
     {'head': 'gain', 'upsample': 'resize'},
-    {'head': 'residual', 'upsample': 'resize', 'ema_position': 'output'},
+    {'upsample': 'resize', 'ema_position': 'output'},
     {'use_ema': False, 'use_aspp': False},
     {'use_ema': False, 'head': 'gain'},
 ], ids=str)  # yapf: disable

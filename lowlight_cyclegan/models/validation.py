@@ -1,0 +1,123 @@
+"""Measuring a model on a dataset."""
+import csv
+import inspect
+import numpy as np
+import os
+import torch.distributed as dist
+from basicsr.metrics import calculate_metric
+from basicsr.utils import get_root_logger, imwrite, tensor2img
+from basicsr.utils.registry import METRIC_REGISTRY
+from os import path as osp
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+__all__ = ['Validator']
+
+
+class Validator:
+    """Enhances, measures and saves every image of a dataset, each rank its share, and reports on all of them.
+
+    Args:
+        opt (dict): The run's options: ``val``, ``path``, ``rank``, ``world_size``, ``dist``, ``is_train``.
+
+    Attributes:
+        means (dict[str, float]): Mean of each metric over the images of the last dataset, without nan and infinities.
+        best (dict[str, dict]): Dataset -> metric -> ``better``, ``val`` and ``iter``, as BasicSR stores them.
+    """
+
+    def __init__(self, opt):
+        self.opt = opt
+        self.means = {}
+        self.best = {}
+
+    def run(self, dataset, enhance, iteration, save_img, tb_logger):
+        """Measure a dataset.
+
+        Args:
+            dataset (Dataset): Gives ``lq``, ``lq_path`` and, for the metrics that compare, ``gt``.
+            enhance (Callable): Batch of one image -> dict of ``result`` and perhaps ``gt``, (1, 3, h, w) in [0, 1].
+            iteration (int | str): Of the weights, for names and the log.
+            save_img (bool): Write the pictures, too.
+            tb_logger (SummaryWriter | None): TensorBoard.
+
+        Returns:
+            set[str]: Metrics whose mean is the best so far; empty on ranks other than 0.
+        """
+        rank, world_size = self.opt['rank'], self.opt['world_size']
+        dataset_name = dataset.opt['name']
+        indices = range(rank, len(dataset), world_size)
+        rows = []  # (index, image name, {metric: value})
+        silent = rank != 0 or not self.opt['val'].get('pbar', False)
+        with tqdm(total=len(indices), unit='image', disable=silent) as pbar:
+            for index, data in zip(indices, DataLoader(dataset, sampler=indices)):
+                img_name = osp.splitext(osp.basename(data['lq_path'][0]))[0]
+                visuals = enhance(data)
+                images = {'img': tensor2img(visuals['result'])}
+                if 'gt' in visuals:
+                    images['img2'] = tensor2img(visuals['gt'])
+                if save_img:
+                    imwrite(images['img'], self._picture_path(dataset_name, img_name, iteration))
+                rows.append((index, img_name, self.measure(images)))
+                pbar.update()
+        if self.opt['dist']:
+            shares = [None] * world_size
+            dist.all_gather_object(shares, rows)
+            rows = [row for share in shares for row in share]
+        rows = [(img_name, metrics) for _, img_name, metrics in sorted(rows)]
+        return self._report(dataset_name, rows, iteration, tb_logger) if rank == 0 else set()
+
+    def measure(self, images):
+        """Metrics of one image that its data allows: those that compare need ``img2``."""
+        results = {}
+        for name, metric_opt in (self.opt['val'].get('metrics') or {}).items():
+            img2 = inspect.signature(METRIC_REGISTRY.get(metric_opt['type'])).parameters.get('img2')
+            if 'img2' in images or img2 is None or img2.default is not inspect.Parameter.empty:
+                metric_opt = {k: v for k, v in metric_opt.items() if k != 'better'}
+                results[name] = float(calculate_metric(images, metric_opt))
+        return results
+
+    def _picture_path(self, dataset_name, img_name, iteration):
+        folder = self.opt['path']['visualization']
+        if self.opt['is_train']:
+            return osp.join(folder, img_name, f'{img_name}_{iteration}.png')
+        return osp.join(folder, dataset_name, f"{img_name}_{self.opt['val'].get('suffix') or self.opt['name']}.png")
+
+    def _report(self, dataset_name, rows, iteration, tb_logger):
+        """Means over finite values with their count to the log and TensorBoard, each image to a CSV file."""
+        names = list(rows[0][1]) if rows else []
+        if not names:
+            return set()
+        table = osp.join(self.opt['path']['log'], 'metrics', f'{dataset_name}_{iteration}.csv')
+        os.makedirs(osp.dirname(table), exist_ok=True)
+        with open(table, 'w', newline='') as f:
+            writer = csv.writer(f)
+            writer.writerow(['image', *names])
+            writer.writerows([img_name, *metrics.values()] for img_name, metrics in rows)
+
+        self.means, new_best = {}, set()
+        lines = [f'Validation {dataset_name}, {len(rows)} images (each one in {table})']
+        for name in names:
+            values = np.array([metrics[name] for _, metrics in rows])
+            finite = values[np.isfinite(values)]
+            mean = float(finite.mean()) if len(finite) else float('nan')
+            self.means[name] = mean
+            line = f'\t # {name}: {mean:.4f} (over {len(finite)})'
+            if self.opt['is_train']:
+                best = self._best_after(dataset_name, name, mean, iteration)
+                if best['iter'] == iteration:
+                    new_best.add(name)
+                line += f"\tBest: {best['val']:.4f} @ {best['iter']} iter"
+            lines.append(line)
+            if tb_logger:
+                tb_logger.add_scalar(f'metrics/{dataset_name}/{name}', mean, iteration)
+        get_root_logger().info('\n'.join(lines))
+        return new_best
+
+    def _best_after(self, dataset_name, name, value, iteration):
+        """Best mean of a metric, this one included; of equal ones the newest."""
+        better = self.opt['val']['metrics'][name].get('better', 'higher')
+        start = {'better': better, 'val': float('-inf' if better == 'higher' else 'inf'), 'iter': -1}
+        best = self.best.setdefault(dataset_name, {}).setdefault(name, start)
+        if value >= best['val'] if best['better'] == 'higher' else value <= best['val']:
+            best.update(val=value, iter=iteration)
+        return best
