@@ -22,8 +22,8 @@ def retinexnet(part):
     names = {'decompose.0': 'net1_conv0', 'decompose.11': 'net1_recon', 'relight.first': 'net2_conv0_1',
              'relight.fuse': 'net2_fusion', 'relight.last': 'net2_output'}
     names.update({f'decompose.{2 * i + 1}': f'net1_convs.{2 * i}' for i in range(5)})
-    names.update({f'relight.{ours}.{i}': f'net2_{theirs}_{i + 1}' for ours, theirs in (('down', 'conv1'), ('up', 'deconv1'))
-                  for i in range(3)})
+    for i in range(3):
+        names.update({f'relight.down.{i}': f'net2_conv1_{i + 1}', f'relight.up.{i}': f'net2_deconv1_{i + 1}'})
     state = RetinexNet().state_dict()
     renamed = {f"{names[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}": value for key, value in state.items()}
     return {key: value for key, value in renamed.items() if key.startswith(part)}

@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from basicsr.models import build_model
 
-from lowlight_cyclegan.models import lowlight_model, winograd
+from lowlight_cyclegan.models import lowlight_model
 from lowlight_cyclegan.models.lowlight_model import has_bf16
 
 
@@ -75,50 +75,12 @@ def test_channels_last_gives_the_same_gradients(toy_opt):
         torch.testing.assert_close(value, expected, rtol=1e-8, atol=1e-12)
 
 
-def train_opt(opt, **switches):
-    return {**opt, 'train': {**opt['train'], **switches}}
-
-
-@pytest.mark.parametrize('switch', ['merge_g_calls', 'merge_d_calls', 'freeze_d'])
-def test_merged_and_frozen_calls_give_the_same_gradients(toy_opt, switch):
-    for value, expected in zip(gradients(train_opt(toy_opt, **{switch: False})), gradients(toy_opt)):
-        torch.testing.assert_close(value, expected, rtol=1e-8, atol=1e-12)
-
-
-@pytest.mark.parametrize('switch', [True, False])
-def test_calls_of_the_networks(toy_opt, switch):
-    model = built(train_opt(toy_opt, merge_g_calls=switch, merge_d_calls=switch, freeze_d=switch))
-    calls, learning = dict.fromkeys(model.networks, 0), []
-    for name, net in model.networks.items():
-        net.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
-    model.optimizer_g.step = lambda: learning.extend(
-        p.grad is not None for name in ('d_a', 'd_b') for p in model.networks[name].parameters())
-    train(model, [1])
-    assert calls == ({'g': 2, 'f': 2, 'd_a': 2, 'd_b': 2} if switch else {'g': 3, 'f': 3, 'd_a': 3, 'd_b': 3})
-    assert set(learning) == {not switch}
-
-
-def test_winograd_gives_the_same_gradients(toy_opt, monkeypatch):
-    monkeypatch.setattr(winograd, 'FEWEST_CHANNELS', 16)
-    models = built(toy_opt, winograd=True), built(toy_opt)
-    for model, expected in zip(models, (True, False)):
-        nets = model.networks['g'], model.networks['f'], model.net_g_ema
-        assert all(isinstance(net.transformer[0].body[1], winograd.WinogradConv2d) is expected for net in nets)
-    for value, expected in zip(gradients(toy_opt, winograd=True), gradients(toy_opt)):
-        torch.testing.assert_close(value, expected, rtol=1e-8, atol=1e-12)
-
-
-def test_winograd_is_for_training_alone(toy_opt, monkeypatch):
-    monkeypatch.setattr(winograd, 'use_winograd', lambda net: pytest.fail('used'))
-    built(toy_opt, winograd=True, is_train=False)
-
-
-def test_foreach_averaging_and_fused_adam_give_the_same_weights(toy_opt):
+def test_fused_adam_gives_the_same_weights(toy_opt):
     torch.set_default_dtype(torch.float64)
     try:
         models = []
         for switch in (True, False):
-            opt = train_opt(toy_opt, foreach_averaging=switch)
+            opt = {**toy_opt, 'train': dict(toy_opt['train'])}
             for key in ('optim_g', 'optim_d'):
                 opt['train'][key] = {**opt['train'][key], 'fused': switch}
             models.append(built(opt))
@@ -137,29 +99,18 @@ def test_adam_is_fused_by_default(toy_opt):
     assert all(optimizer.param_groups[0]['fused'] for optimizer in built(toy_opt).optimizers)
 
 
-@pytest.mark.parametrize('switch', [True, False])
-def test_losses_that_are_not_deferred_are_read_at_once(toy_opt, switch, monkeypatch):
-    model = built(train_opt(toy_opt, defer_losses=switch))
-    model.iteration, model.device = 3, torch.device('cuda')  # on a CPU reading costs nothing, and is always done
-    losses = {'l_cycle': torch.tensor(float('nan'))}
-    if switch:
-        model._record(losses)
-    with pytest.raises(SystemExit, match='not finite at iteration 3'):
-        model.get_current_log() if switch else model._record(losses)
-
-
 @pytest.mark.parametrize('capable', [True, False])
 def test_auto_is_what_suits_the_device(toy_opt, capable, monkeypatch, caplog):
     monkeypatch.setattr(lowlight_model, 'has_bf16', lambda device: capable)
     with caplog.at_level('INFO', logger='basicsr'):
-        model = built(toy_opt, amp='auto', channels_last='auto', winograd='auto')
-        given = built(toy_opt, amp=None, channels_last=True, winograd='auto')
+        model = built(toy_opt, amp='auto', channels_last='auto')
+        given = built(toy_opt, amp=None, channels_last=True)
     assert model.amp_dtype == (torch.bfloat16 if capable else None)
-    assert model.memory_format == torch.contiguous_format and model.winograd is True
+    assert model.memory_format == torch.contiguous_format
     amp = 'bf16' if capable else '~'
-    assert f'auto on this cpu is amp: {amp}, channels_last: false, winograd: true.' in caplog.text
+    assert f'auto on this cpu is amp: {amp}, channels_last: false.' in caplog.text
     assert given.amp_dtype is None and given.memory_format == torch.channels_last
-    assert 'auto on this cpu is winograd: true.' in caplog.text
+    assert caplog.text.count('auto on this cpu') == 1
 
 
 def test_bf16_needs_instructions_for_it(monkeypatch):
@@ -186,9 +137,8 @@ def test_channels_last_reaches_networks_and_images(toy_opt):
     assert not built(toy_opt).networks['g'].encoder.down[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize('switches', [{'channels_last': True}, {'compile': True}, {'winograd': True, 'amp': 'auto'}])
-def test_exact_resume_checkpoints_and_weight_averaging(toy_opt, switches, quick_compile, monkeypatch):
-    monkeypatch.setattr(winograd, 'FEWEST_CHANNELS', 16)
+@pytest.mark.parametrize('switches', [{'channels_last': True}, {'compile': True}, {'amp': 'auto'}])
+def test_exact_resume_checkpoints_and_weight_averaging(toy_opt, switches, quick_compile):
     keys = list(built(toy_opt).networks['g'].state_dict())
     whole, part = built(toy_opt, **switches), built(toy_opt, **switches)
     train(whole, range(1, 6))
