@@ -4,6 +4,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 
+BASICSR = 'basicsr>=1.4.2'
 PYIQA = ['pyiqa>=0.1.10']  # its licence is non-commercial: opted into, never pulled in by the plain install
 HEIF = ['pillow-heif']
 RAW = ['rawpy']
@@ -25,12 +26,12 @@ setup(
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8') if (ROOT / 'README.md').exists() else '',
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    # Not 3.13: no BasicSR release builds there (its setup.py reads the version through exec() and locals()).
-    python_requires='>=3.10,<3.13',
+    python_requires='>=3.10',
     install_requires=[
-        'torch',
+        'torch>=2.4',  # the oldest that the tests pass with
         'torchvision',
-        'basicsr>=1.4.2',
+        # No release builds on 3.13 by itself, see scripts/python313: there, the extra `train` brings it.
+        f'{BASICSR}; python_version < "3.13"',
         'mmengine',
         'lpips',
         'opencv-python',
@@ -44,6 +45,7 @@ setup(
         'shtab',
     ],
     extras_require={
+        'train': [BASICSR],
         'pyiqa': PYIQA,
         'heif': HEIF,
         'raw': RAW,
@@ -51,7 +53,7 @@ setup(
         'web': WEB,
         'export': EXPORT,
         'test': TEST,
-        'all': PYIQA + HEIF + RAW + VIDEO + WEB + EXPORT + TEST,
+        'all': [BASICSR] + PYIQA + HEIF + RAW + VIDEO + WEB + EXPORT + TEST,
     },
     packages=find_packages(include=['lowlight_cyclegan', 'lowlight_cyclegan.*']) + ['lowlight_cyclegan.options'],
     # The option files live at the top level, where BasicSR users look for them, and travel inside the package.

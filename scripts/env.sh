@@ -5,15 +5,14 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 find_python() {
     local candidate
-    for candidate in python3.12 python3.11 python3.10 python3 python; do
+    for candidate in python3.13 python3.12 python3.11 python3.10 python3 python; do
         # A shim of a version manager can be there and not run.
-        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
-            >/dev/null 2>&1; then
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
             echo "$candidate"
             return
         fi
     done
-    echo 'No Python 3.10, 3.11 or 3.12 with venv found (BasicSR does not build on 3.13): install one of them.' >&2
+    echo 'No Python from 3.10 on with venv found: install one.' >&2
     return 1
 }
 
@@ -22,7 +21,8 @@ install_all() {
         python -m pip install --upgrade pip setuptools wheel cython numpy &&
         # torch first: BasicSR's build needs it, and an isolated build would fetch it a second time.
         python -m pip install torch torchvision &&
-        python -m pip install --no-build-isolation -e "$root[all]"
+        # BasicSR's own setup.py fails from Python 3.13 on without this folder.
+        PYTHONPATH="$root/scripts/python313" python -m pip install --no-build-isolation -e "$root[all]"
 } >"$log" 2>&1
 
 enter_environment() {

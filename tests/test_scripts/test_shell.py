@@ -1,10 +1,11 @@
+import os
 import pytest
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ['scripts/env.sh', 'scripts/quickstart.sh', 'scripts/test.sh',
-           '.ci/run']
+SCRIPTS = ['scripts/env.sh', 'scripts/quickstart.sh', 'scripts/test.sh', '.ci/run']
 
 
 def bash(*arguments, **kwargs):
@@ -47,7 +48,7 @@ case "$*" in
 esac
 """)
     python.chmod(0o755)
-    for name in ('python3.12', 'python3.10', 'python3', 'python'):  # like a version manager's shim without its Python
+    for name in ('python3.13', 'python3.12', 'python3.10', 'python3', 'python'):  # like a version manager's shim without its Python
         (tmp_path / 'bin' / name).write_text('#!/bin/bash\nexit 127\n')
         (tmp_path / 'bin' / name).chmod(0o755)
 
@@ -94,5 +95,22 @@ def test_no_python_is_one_line(checkout):
     folder, enter = checkout
     (folder / 'bin' / 'python3.11').write_text('#!/bin/bash\nexit 127\n')
     result = enter()
-    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1 and 'No Python 3.10' in result.stderr
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1 and 'No Python from 3.10 on' in result.stderr
     assert not (folder / 'repo' / '.venv').exists()
+
+
+def test_setup_py_of_basicsr_finds_its_version(tmp_path):
+    """The lines of its setup.py that fail from Python 3.13 on."""
+    (tmp_path / 'setup.py').write_text("""
+def get_version():
+    exec(compile("__version__ = '1.4.2'", 'version.py', 'exec'))
+    return locals()['__version__']
+
+print(get_version())
+exec('x = 1', {})
+exec('y = 1')
+print(y)
+""")
+    found = subprocess.run([sys.executable, 'setup.py'], cwd=tmp_path, capture_output=True, text=True,
+                           env={**os.environ, 'PYTHONPATH': str(ROOT / 'scripts' / 'python313')})
+    assert found.stdout.split() == ['1.4.2', '1'], found.stderr
