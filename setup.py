@@ -11,7 +11,7 @@ RAW = ['rawpy']
 VIDEO = ['av>=18; python_version >= "3.11"']  # the first that writes rotation; there is none for Python 3.10
 WEB = ['gradio>=6.31']
 EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
-TEST = ['pytest>=7', 'ruff']
+TEST = ['pytest>=7', 'ruff', 'flake8', 'isort', 'yapf']  # the last three format a contribution to BasicSR
 
 
 def read_version():

@@ -48,7 +48,8 @@ case "$*" in
 esac
 """)
     python.chmod(0o755)
-    for name in ('python3.13', 'python3.12', 'python3.10', 'python3', 'python'):  # like a version manager's shim without its Python
+    # like a version manager's shims without their Python
+    for name in ('python3.13', 'python3.12', 'python3.10', 'python3', 'python'):
         (tmp_path / 'bin' / name).write_text('#!/bin/bash\nexit 127\n')
         (tmp_path / 'bin' / name).chmod(0o755)
 
