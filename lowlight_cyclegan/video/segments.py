@@ -1,0 +1,160 @@
+"""Encoded parts of a video that is being worked off.
+
+Each segment holds a fixed number of frames, is encoded by itself into ``OUTPUT.parts`` and noted in a manifest with the
+state of the smoothing at its end, so that an interrupted run continues there and ends with the same pictures. The
+segments hold no frame that refers to a later one (no B-frames): one after the other, they are a stream.
+"""
+import av
+import json
+import numpy as np
+import os
+import shutil
+from av.video.reformatter import Interpolation
+from fractions import Fraction
+from os import path as osp
+from typing import Any
+
+from lowlight_cyclegan.files import atomic_write, file_sha256
+from .decode import VideoError, colour_matrix, colour_range, frame_step, tag_colours
+
+# Encoder, its options, default CRF. Fast decoding order everywhere: packets leave in the order of the frames.
+ENCODERS = {
+    'h264': ('libx264', {'preset': 'medium', 'bf': '0'}, 18),
+    'hevc': ('libx265', {'preset': 'medium', 'x265-params': 'bframes=0:log-level=none'}, 20),
+    'vp9': ('libvpx-vp9', {'deadline': 'good', 'cpu-used': '4', 'row-mt': '1', 'lag-in-frames': '0'}, 24),
+    'ffv1': ('ffv1', {'level': '3'}, None),
+}
+MANIFEST = 'manifest.json'
+
+
+class Segments:
+    """Folder of finished segments and its manifest.
+
+    Args:
+        output: File that the segments are for; the folder is this with ``.parts``.
+        settings: Everything that the segments depend on. A folder with the same settings is continued.
+        overwrite: Begin anew where the settings differ.
+
+    Raises:
+        VideoError: If the folder holds something else, or segments of other settings.
+    """
+
+    def __init__(self, output: str, settings: dict[str, Any], overwrite: bool) -> None:
+        self.folder, self.settings = output + '.parts', settings
+        self.mode: str | None = None  # in which the frames are enhanced, 'auto' resolved
+        self.base: int | None = None  # timestamp of the first frame
+        self.complete = False
+        self.entries: list[dict[str, Any]] = []
+        manifest = osp.join(self.folder, MANIFEST)
+        if not osp.isdir(self.folder):
+            os.mkdir(self.folder)
+        elif osp.exists(manifest):
+            with open(manifest, encoding='utf-8') as f:
+                found = json.load(f)
+            differ = [key for key in settings if found['settings'].get(key) != settings[key]]
+            if not differ:
+                self.mode, self.base, self.complete = found['mode'], found['base'], found['complete']
+                self._keep_whole(found['segments'])
+            elif not overwrite:
+                raise VideoError(f'{self.folder}: holds the segments of a run that differs in {", ".join(differ)}: '
+                                 '--overwrite starts anew, the same settings continue')
+        elif set(os.listdir(self.folder)) - {f'{MANIFEST}.part'}:
+            raise VideoError(f'{self.folder}: is in the way, and no folder of an interrupted run')
+        self.save()
+
+    def _keep_whole(self, entries: list[dict[str, Any]]) -> None:
+        # Segments from the first one on that is not as it was written are made again.
+        for i, entry in enumerate(entries):
+            path = self.path(i)
+            if not osp.isfile(path) or file_sha256(path) != entry['hash']:
+                self.complete = False
+                return
+            self.entries.append(entry)
+
+    @property
+    def frames(self) -> int:
+        """Frames in the finished segments."""
+        return sum(entry['frames'] for entry in self.entries)
+
+    @property
+    def unfinished(self) -> str:
+        """File of the segment that is being written."""
+        return osp.join(self.folder, 'part.nut')
+
+    def path(self, i: int) -> str:
+        """File of a finished segment."""
+        return osp.join(self.folder, f'{i:05d}.nut')
+
+    def save(self) -> None:
+        """Write the manifest."""
+        manifest = {'settings': self.settings, 'mode': self.mode, 'base': self.base, 'complete': self.complete,
+                    'segments': self.entries}
+        atomic_write(osp.join(self.folder, MANIFEST), json.dumps(manifest).encode())
+
+    def add(self, frames: int, duration: int, state: dict[str, Any]) -> None:
+        """Take over the unfinished file as the next segment.
+
+        Args:
+            frames: Their number.
+            duration: Of its last frame, in ticks.
+            state: Of the smoothing, for the next frame.
+        """
+        with open(self.unfinished, 'rb') as f:
+            os.fsync(f.fileno())
+        entry = {'frames': frames, 'hash': file_sha256(self.unfinished), 'duration': duration, 'smoother': state}
+        os.replace(self.unfinished, self.path(len(self.entries)))
+        self.entries.append(entry)
+        self.save()
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder)
+
+
+class SegmentWriter:
+    """Encoder of one segment, into NUT: the container that keeps any time base.
+
+    Args:
+        path: File.
+        stream: Video stream of the input.
+        frame: First frame of the segment; all others are of its size.
+        codec: A key of ``ENCODERS``.
+        crf: Constant rate factor; None is the codec's default.
+    """
+
+    def __init__(self, path: str, stream: av.VideoStream, frame: av.VideoFrame, codec: str, crf: int | None) -> None:
+        encoder, options, default_crf = ENCODERS[codec]
+        self.container = av.open(path, 'w', format='nut')
+        self.stream = self.container.add_stream(encoder, rate=stream.average_rate or Fraction(25))
+        context = self.stream.codec_context
+        odd = frame.width % 2 or frame.height % 2
+        self.format = 'yuv444p' if odd or codec == 'ffv1' else 'yuv420p'
+        context.width, context.height, context.pix_fmt = frame.width, frame.height, self.format
+        context.time_base = self.stream.time_base = stream.time_base
+        if stream.sample_aspect_ratio:
+            context.sample_aspect_ratio = stream.sample_aspect_ratio
+        tag_colours(context, frame)
+        if default_crf is not None:
+            context.bit_rate = 0
+            options = {**options, 'crf': str(default_crf if crf is None else crf)}
+        context.options = options
+        self.frames, self.duration = 0, 0  # written; of the last one, in ticks
+        self.step = frame_step(stream)
+
+    def write(self, pixels: np.ndarray, like: av.VideoFrame, pts: int) -> None:
+        """Encode (h, w, 3) uint8 RGB at a time in ticks, with the colours and the duration of an input frame."""
+        frame = av.VideoFrame.from_ndarray(pixels, format='rgb24').reformat(
+            format=self.format, dst_colorspace=colour_matrix(like), dst_color_range=colour_range(like),
+            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND)
+        frame.pts, frame.time_base = pts, like.time_base
+        self.container.mux(self.stream.encode(frame))
+        self.frames, self.duration = self.frames + 1, like.duration or self.step
+
+    def finish(self) -> None:
+        """Write what the encoder still holds, and close the file."""
+        self.container.mux(self.stream.encode(None))
+        self.close()
+
+    def close(self) -> None:
+        """Close the file as it is."""
+        self.container.close()
