@@ -12,10 +12,6 @@ from lowlight_cyclegan.messages import first_line
 HDR = {16: 'PQ', 18: 'HLG'}  # transfer characteristics, ITU-T H.273
 
 
-class VideoError(ValueError):
-    """What is wrong with a video, in one line."""
-
-
 @dataclass
 class VideoInfo:
     """What :func:`inspect` finds: packets of the video stream, size in pixels, lines about what the output will lack."""
@@ -29,13 +25,13 @@ def open_video(path: str) -> InputContainer:
     """Open a local file.
 
     Raises:
-        VideoError: If FFmpeg cannot read it.
+        ValueError: If FFmpeg cannot read it.
     """
     try:
         # A playlist could name files that nobody meant to open, or addresses.
         return av.open('file:' + path, options={'protocol_whitelist': 'file'})
     except (av.FFmpegError, ValueError) as error:
-        raise VideoError(f'{path}: is no video that FFmpeg can read, or damaged ({_reason(error)})') from error
+        raise ValueError(f'{path}: is no video that FFmpeg can read, or damaged ({_reason(error)})') from error
 
 
 def _reason(error: Exception) -> str:
@@ -51,14 +47,14 @@ def inspect(path: str) -> VideoInfo:
     """Read a video from end to end without decoding it, and decode its first frame.
 
     Raises:
-        VideoError: If it is no video, damaged, truncated, HDR or a single picture.
+        ValueError: If it is no video, damaged, truncated, HDR or a single picture.
     """
     with open_video(path) as container:
         stream = video_stream(container)
         if stream is None:
-            raise VideoError(f'{path}: has no video stream')
+            raise ValueError(f'{path}: has no video stream')
         if container.format.name.endswith('_pipe') or container.format.name == 'image2':
-            raise VideoError(f'{path}: is a picture, not a video: lowlight-cyclegan enhance takes it')
+            raise ValueError(f'{path}: is a picture, not a video: lowlight-cyclegan enhance takes it')
         packets, end = 0, 0.0
         try:
             for packet in container.demux():
@@ -66,18 +62,18 @@ def inspect(path: str) -> VideoInfo:
                     end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 packets += packet.size > 0 and packet.stream.index == stream.index
         except av.FFmpegError as error:
-            raise VideoError(f'{path}: is damaged or truncated after {end:.1f} s ({_reason(error)})') from error
+            raise ValueError(f'{path}: is damaged or truncated after {end:.1f} s ({_reason(error)})') from error
         start = (container.start_time or 0) / 1e6
         length = (container.duration or 0) / 1e6
         if end and end - start < length - max(1.0, 0.02 * length):
-            raise VideoError(f'{path}: is truncated: {end - start:.1f} s of {length:.1f} s are there')
+            raise ValueError(f'{path}: is truncated: {end - start:.1f} s of {length:.1f} s are there')
     with open_video(path) as container:
         frame = next(decoded_frames(container, path), None)
     if frame is None:
-        raise VideoError(f'{path}: no frame of its video can be decoded')
+        raise ValueError(f'{path}: no frame of its video can be decoded')
     transfer = next((HDR[int(t)] for t in (frame.color_trc, stream.codec_context.color_trc) if int(t) in HDR), None)
     if transfer is not None:
-        raise VideoError(f'{path}: is HDR ({transfer}), which the network does not know: tone-map it to SDR first')
+        raise ValueError(f'{path}: is HDR ({transfer}), which the network does not know: tone-map it to SDR first')
     bits = max(component.bits for component in frame.format.components)
     notes = [f'{path}: {bits} bits to a sample; the output has 8'] if bits > 8 else []
     return VideoInfo(packets, frame.width, frame.height, notes)
@@ -87,7 +83,7 @@ def decoded_frames(container: InputContainer, path: str) -> Iterator[av.VideoFra
     """Frames of the video stream, with timestamps that rise.
 
     Raises:
-        VideoError: Where a frame is damaged.
+        ValueError: Where a frame is damaged.
     """
     stream = video_stream(container)
     stream.thread_type = 'AUTO'
@@ -100,7 +96,7 @@ def decoded_frames(container: InputContainer, path: str) -> Iterator[av.VideoFra
             last, time = frame.pts, frame.pts * stream.time_base
             yield frame
     except av.FFmpegError as error:
-        raise VideoError(f'{path}: is damaged at {float(time):.1f} s ({_reason(error)})') from error
+        raise ValueError(f'{path}: is damaged at {float(time):.1f} s ({_reason(error)})') from error
 
 
 def frame_step(stream: Stream) -> int:

@@ -8,37 +8,33 @@ from collections.abc import Iterator
 from fractions import Fraction
 from os import path as osp
 
-from .decode import VideoError, decoded_frames, open_video, tag_colours, video_stream
-from .segments import ENCODERS, Segments
-
-CONTAINERS = {'.mkv': 'matroska', '.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.webm': 'webm'}  # keep timestamps
+from .decode import decoded_frames, open_video, tag_colours, video_stream
+from .codecs import CODECS, container_format
+from .segments import Segments
 
 
 def check_container(source: str, output: str, codec: str) -> list[str]:
     """Lines about streams that the output's container does not take.
 
     Raises:
-        VideoError: If it takes not the video or the sound, or does not keep timestamps.
+        ValueError: If it takes not the video or the sound, or does not keep timestamps.
     """
-    suffix = osp.splitext(output)[1].lower()
-    if suffix not in CONTAINERS:
-        raise VideoError(f'{output}: the suffix must be one of {", ".join(CONTAINERS)}')
-    supported = _supported_codecs(suffix)
-    if ENCODERS[codec][0] not in supported:
-        raise VideoError(f'{output}: {suffix} does not take {codec}; .mkv takes every codec')
+    suffix, supported = osp.splitext(output)[1].lower(), _supported_codecs(container_format(output))
+    if CODECS[codec].encoder not in supported:
+        raise ValueError(f'{output}: {suffix} does not take {codec}; .mkv takes every codec')
     lines = []
     with open_video(source) as container:
         for stream in container.streams:
             if stream.type == 'audio' and not _is_copied(stream, supported):
-                raise VideoError(f'{output}: {suffix} does not take the sound as it is '
+                raise ValueError(f'{output}: {suffix} does not take the sound as it is '
                                  f'({stream.codec_context.name}); .mkv takes every codec')
             if stream.index != video_stream(container).index and not _is_copied(stream, supported):
                 lines.append(f'{output}: without stream {stream.index} ({stream.type}), which {suffix} does not take')
     return lines
 
 
-def _supported_codecs(suffix: str) -> set[str]:
-    with av.open(io.BytesIO(), 'w', format=CONTAINERS[suffix]) as container:
+def _supported_codecs(container_format: str) -> set[str]:
+    with av.open(io.BytesIO(), 'w', format=container_format) as container:
         return container.supported_codecs
 
 
@@ -51,19 +47,19 @@ def join(source: str, segments: Segments, path: str) -> None:
     """Write the segments and the input's other streams into one file, packet by packet.
 
     Raises:
-        VideoError: If a segment is not as it was written.
+        ValueError: If a segment is not as it was written.
     """
-    suffix = osp.splitext(path)[1].lower()
-    supported = _supported_codecs(suffix)
+    container_name = container_format(path)
+    supported = _supported_codecs(container_name)
     with open_video(source) as container, open_video(segments.path(0)) as first:
         video = video_stream(container)
         options = {}
-        if CONTAINERS[suffix] in ('mp4', 'mov') and video.time_base.numerator == 1:
+        if container_name in ('mp4', 'mov') and video.time_base.numerator == 1:
             options['video_track_timescale'] = str(video.time_base.denominator)
         frame = next(decoded_frames(container, source))
         matrix = frame.side_data.get('DISPLAYMATRIX')
         container.seek(0)
-        with av.open(path, 'w', format=CONTAINERS[suffix], container_options=options) as out:
+        with av.open(path, 'w', format=container_name, container_options=options) as out:
             copies = {}
             for stream in container.streams:
                 if stream.index == video.index:
@@ -106,7 +102,7 @@ def _video_packets(segments: Segments, target: av.VideoStream, time_base: Fracti
             # By size, not by dts, which this demuxer does not always know; packets without content are its last word.
             packets = [packet for packet in container.demux(video=0) if packet.size]
         if len(packets) != entry['frames']:
-            raise VideoError(f'{segments.path(i)}: {len(packets)} frames where {entry["frames"]} were written: '
+            raise ValueError(f'{segments.path(i)}: {len(packets)} frames where {entry["frames"]} were written: '
                              'remove it, the same command makes it again')
         for packet in packets:
             packet.pts = packet.dts = base + round(packet.pts * packet.time_base / time_base)  # NUT: a multiple

@@ -9,8 +9,8 @@ from os import path as osp
 
 from lowlight_cyclegan.enhance.enhancer import Enhancer
 from lowlight_cyclegan.files import file_sha256
-from lowlight_cyclegan.photos.folder import weights_hash
-from .decode import VideoError, decoded_frames, inspect, open_video, to_rgb, video_stream
+from .codecs import check_crf, default_codec
+from .decode import decoded_frames, inspect, open_video, to_rgb, video_stream
 from .mux import check_container, join
 from .segments import SegmentWriter, Segments
 from .smoother import TemporalSmoother
@@ -40,25 +40,22 @@ def enhance_video(source: str, output: str, enhancer: Enhancer, strength: float 
         Frames of the output.
 
     Raises:
-        VideoError: One line: what is wrong with the input, the output, or the segments that are there.
+        ValueError: One line: what is wrong with the input, the output, or the segments that are there.
     """
     av.logging.set_level(None)  # what matters is raised
     check_paths(source, output, overwrite)
     if not 0 <= strength <= 1:
-        raise VideoError(f'strength is from 0 to 1, got {strength}')
+        raise ValueError(f'strength is from 0 to 1, got {strength}')
     if not 0 <= smoothing < math.inf:
-        raise VideoError(f'smoothing is a number of seconds from 0, got {smoothing}')
-    codec = codec or ('vp9' if output.lower().endswith('.webm') else 'h264')
-    highest = {'vp9': 63, 'ffv1': None}.get(codec, 51)
-    if crf is not None and (highest is None or not 0 <= crf <= highest):
-        raise VideoError('crf: ffv1 is lossless, it has none' if highest is None else
-                         f'crf of {codec} is from 0 to {highest}, got {crf}')
+        raise ValueError(f'smoothing is a number of seconds from 0, got {smoothing}')
+    codec = codec or default_codec(output)
+    check_crf(codec, crf)
     info = inspect(source)
     for line in info.notes + check_container(source, output, codec):
         if say:
             say(line)
     settings = {
-        'input': file_sha256(source), 'weights': weights_hash(enhancer), 'mode': enhancer.mode,
+        'input': file_sha256(source), 'weights': enhancer.fingerprint(), 'mode': enhancer.mode,
         'precision': enhancer.precision, 'device': enhancer.device.type, 'strength': strength, 'codec': codec,
         'crf': crf, 'smoothing': smoothing, 'segment': segment, 'self_ensemble': enhancer.self_ensemble,
         'denoise': enhancer.denoise,
@@ -68,7 +65,7 @@ def enhance_video(source: str, output: str, enhancer: Enhancer, strength: float 
         with _progress_bar(info.packets, progress) as advance:
             _enhance_segments(source, enhancer, segments, advance)
     if not segments.frames:
-        raise VideoError(f'{source}: no frame of its video can be decoded')
+        raise ValueError(f'{source}: no frame of its video can be decoded')
     joined = osp.join(segments.folder, 'joined' + osp.splitext(output)[1])
     join(source, segments, joined)
     os.replace(joined, output)
@@ -80,18 +77,18 @@ def check_paths(source: str, output: str, overwrite: bool) -> None:
     """Say at once what would fail after hours.
 
     Raises:
-        VideoError: If the input is no file, or the output may not or cannot be written.
+        ValueError: If the input is no file, or the output may not or cannot be written.
     """
     if not osp.isfile(source):
-        raise VideoError(f'{source}: {"is a folder, give a video" if osp.isdir(source) else "no such file"}')
+        raise ValueError(f'{source}: {"is a folder, give a video" if osp.isdir(source) else "no such file"}')
     if osp.exists(output) and osp.samefile(source, output):
-        raise VideoError(f'{output}: is the input; the output must be another file')
+        raise ValueError(f'{output}: is the input; the output must be another file')
     if osp.isdir(output) or not osp.isdir(osp.dirname(output) or '.'):
-        raise VideoError(f'{output}: must be a file in a folder that exists')
+        raise ValueError(f'{output}: must be a file in a folder that exists')
     if osp.exists(output) and not overwrite:
-        raise VideoError(f'{output}: exists already; --overwrite replaces it')
+        raise ValueError(f'{output}: exists already; --overwrite replaces it')
     if not osp.getsize(source):
-        raise VideoError(f'{source}: is empty')
+        raise ValueError(f'{source}: is empty')
 
 
 def _enhance_segments(source: str, enhancer: Enhancer, segments: Segments, advance: Callable[[int], None]) -> None:
@@ -102,13 +99,13 @@ def _enhance_segments(source: str, enhancer: Enhancer, segments: Segments, advan
     skip = segments.frames
     advance(skip)
     writer, size = None, None
-    with open_video(source) as container, smoother.attached(enhancer.network):
+    with open_video(source) as container:
         stream = video_stream(container)
         try:
             for i, frame in enumerate(decoded_frames(container, source)):
                 size = size or (frame.width, frame.height)
                 if (frame.width, frame.height) != size:
-                    raise VideoError(f'{source}: its frames change from {size[0]}x{size[1]} to {frame.width}x'
+                    raise ValueError(f'{source}: its frames change from {size[0]}x{size[1]} to {frame.width}x'
                                      f'{frame.height} at {frame.time:.1f} s, which one stream cannot hold')
                 if i < skip:  # decoded again rather than sought: every decoder is exact in that
                     continue
@@ -117,10 +114,10 @@ def _enhance_segments(source: str, enhancer: Enhancer, segments: Segments, advan
                 if writer is None:
                     writer = SegmentWriter(segments.unfinished, stream, frame, settings['codec'], settings['crf'])
                 x = torch.from_numpy(to_rgb(frame)).to(enhancer.device).permute(2, 0, 1)[None].float() / 255
-                y = smoother.enhance(enhancer, x, float(frame.pts * frame.time_base), settings['strength'],
-                                     segments.mode)
-                segments.mode = segments.mode or enhancer.last_mode
-                pixels = (y[0] * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
+                result = smoother.enhance(enhancer, x, float(frame.pts * frame.time_base), settings['strength'],
+                                          segments.mode)
+                segments.mode = segments.mode or result.mode
+                pixels = (result.image[0] * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
                 writer.write(pixels, frame, frame.pts - segments.base)
                 advance(1)
                 if writer.frames == settings['segment']:

@@ -14,16 +14,10 @@ from fractions import Fraction
 from os import path as osp
 from typing import Any
 
-from lowlight_cyclegan.files import atomic_write, file_sha256
-from .decode import VideoError, colour_matrix, colour_range, frame_step, tag_colours
+from lowlight_cyclegan.files import atomic_write, file_sha256, temporary_prefix
+from .codecs import CODECS
+from .decode import colour_matrix, colour_range, frame_step, tag_colours
 
-# Encoder, its options, default CRF. Fast decoding order everywhere: packets leave in the order of the frames.
-ENCODERS = {
-    'h264': ('libx264', {'preset': 'medium', 'bf': '0'}, 18),
-    'hevc': ('libx265', {'preset': 'medium', 'x265-params': 'bframes=0:log-level=none'}, 20),
-    'vp9': ('libvpx-vp9', {'deadline': 'good', 'cpu-used': '4', 'row-mt': '1', 'lag-in-frames': '0'}, 24),
-    'ffv1': ('ffv1', {'level': '3'}, None),
-}
 MANIFEST = 'manifest.json'
 
 
@@ -36,7 +30,7 @@ class Segments:
         overwrite: Begin anew where the settings differ.
 
     Raises:
-        VideoError: If the folder holds something else, or segments of other settings.
+        ValueError: If the folder holds something else, or segments of other settings.
     """
 
     def __init__(self, output: str, settings: dict[str, Any], overwrite: bool) -> None:
@@ -56,10 +50,10 @@ class Segments:
                 self.mode, self.base, self.complete = found['mode'], found['base'], found['complete']
                 self._keep_whole(found['segments'])
             elif not overwrite:
-                raise VideoError(f'{self.folder}: holds the segments of a run that differs in {", ".join(differ)}: '
+                raise ValueError(f'{self.folder}: holds the segments of a run that differs in {", ".join(differ)}: '
                                  '--overwrite starts anew, the same settings continue')
-        elif set(os.listdir(self.folder)) - {f'{MANIFEST}.part'}:
-            raise VideoError(f'{self.folder}: is in the way, and no folder of an interrupted run')
+        elif not all(name.startswith(temporary_prefix(MANIFEST)) for name in os.listdir(self.folder)):
+            raise ValueError(f'{self.folder}: is in the way, and no folder of an interrupted run')
         self.save()
 
     def _keep_whole(self, entries: list[dict[str, Any]]) -> None:
@@ -118,12 +112,12 @@ class SegmentWriter:
         path: File.
         stream: Video stream of the input.
         frame: First frame of the segment; all others are of its size.
-        codec: A key of ``ENCODERS``.
+        codec: A key of ``CODECS``.
         crf: Constant rate factor; None is the codec's default.
     """
 
     def __init__(self, path: str, stream: av.VideoStream, frame: av.VideoFrame, codec: str, crf: int | None) -> None:
-        encoder, options, default_crf = ENCODERS[codec]
+        encoder, options, default_crf, _ = CODECS[codec]
         self.container = av.open(path, 'w', format='nut')
         self.stream = self.container.add_stream(encoder, rate=stream.average_rate or Fraction(25))
         context = self.stream.codec_context
