@@ -14,7 +14,7 @@ HDR = {16: 'PQ', 18: 'HLG'}  # transfer characteristics, ITU-T H.273
 
 @dataclass
 class VideoInfo:
-    """What :func:`inspect` finds: packets of the video stream, size in pixels, lines about what the output will lack."""
+    """Packets of the video stream, size in pixels, and lines about what the output will lack."""
     packets: int
     width: int
     height: int
