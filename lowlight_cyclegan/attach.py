@@ -1,15 +1,17 @@
 """Attaching to a folder where BasicSR's own commands are run."""
-import filecmp
+from __future__ import annotations
+
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from os import path as osp
 
-from .config import options_dir
+from .config import options_dir, written_out
+from .files import atomic_write
 
 # One line of Python, run at every start; silent when the package is gone.
 AUTOLOAD = (r'import sys; exec("try:\n from lowlight_cyclegan import autoload\n autoload.enable()\n'
@@ -17,11 +19,11 @@ AUTOLOAD = (r'import sys; exec("try:\n from lowlight_cyclegan import autoload\n 
 ATTACHED = '# attached: '
 
 
-def toolbox_dir():
+def toolbox_dir() -> str:
     """Folder of the basicsr package that ``python basicsr/train.py`` imports, found without importing it.
 
     Raises:
-        SystemExit: BasicSR is not installed.
+        ValueError: BasicSR is not installed.
     """
     path = sys.path[:]
     if not sys.flags.safe_path:
@@ -31,16 +33,16 @@ def toolbox_dir():
     finally:
         sys.path[:] = path
     if spec is None or spec.origin is None:
-        raise SystemExit('BasicSR is not installed in this environment: pip install basicsr')
+        raise ValueError('BasicSR is not installed in this environment: pip install basicsr')
     return osp.dirname(osp.realpath(spec.origin))
 
 
-def autoload_file():
+def autoload_file() -> str:
     """The .pth file of this environment that loads the plugin together with basicsr."""
     return osp.join(sysconfig.get_paths()['purelib'], 'lowlight_cyclegan_autoload.pth')
 
 
-def attached_dirs():
+def attached_dirs() -> list[str]:
     """Folders attached in this environment that still exist."""
     if not osp.isfile(autoload_file()):
         return []
@@ -49,18 +51,19 @@ def attached_dirs():
     return [d for d in dirs if osp.isdir(d)]
 
 
-def attach(directory='.', force=False):
+def attach(directory: str = '.', force: bool = False) -> None:
     """Make BasicSR's own commands see the plugin in a folder: a BasicSR source tree, or any other.
 
-    A folder without ``basicsr/`` gets a link to the installed toolbox. Our option files are copied to ``options/``.
-    The environment gets an autoload line. What is done is printed.
+    A folder without ``basicsr/`` gets a link to the installed toolbox. Our option files are written to ``options/``, in
+    full: BasicSR knows no inheritance. The environment gets an autoload line. What is done is printed.
 
     Args:
-        directory (str): The folder. Default: the current one.
-        force (bool): Overwrite option files that differ from ours. Default: False.
+        directory: The folder.
+        force: Overwrite option files that differ from ours.
 
     Raises:
-        SystemExit: The folder does not suit, or something cannot be written.
+        ValueError: The folder does not suit.
+        OSError: Something cannot be written.
     """
     root = _existing_dir(directory)
     toolbox = toolbox_dir()
@@ -71,10 +74,10 @@ def attach(directory='.', force=False):
                 os.remove(own)
             os.symlink(toolbox, own, target_is_directory=True)
         except OSError as error:
-            raise SystemExit(f'cannot link {own} to {toolbox}: {error.strerror}') from None
+            raise ValueError(f'cannot link {own} to {toolbox}: {error.strerror}') from None
         print(f'linked   {own} -> {toolbox}')
     elif not osp.isfile(osp.join(own, 'train.py')):
-        raise SystemExit(f'{own} is there but holds no train.py: attach to a BasicSR source tree or to another folder')
+        raise ValueError(f'{own} is there but holds no train.py: attach to a BasicSR source tree or to another folder')
 
     _copy_options(root, force)
     _write_autoload(sorted({*attached_dirs(), root}))
@@ -90,14 +93,15 @@ def attach(directory='.', force=False):
     print(f'ready    cd {root} && python basicsr/train.py -opt options/train_lol.yml')
 
 
-def detach(directory='.'):
+def detach(directory: str = '.') -> None:
     """Undo `attach`: the link, the option files that are still ours, the folder's record, at last the autoload line.
 
     Args:
-        directory (str): The folder. Default: the current one.
+        directory: The folder.
 
     Raises:
-        SystemExit: The folder does not exist, or something cannot be removed.
+        ValueError: The folder does not exist.
+        OSError: Something cannot be removed.
     """
     root = _existing_dir(directory)
     attached = attached_dirs()
@@ -115,43 +119,49 @@ def detach(directory='.'):
     print(f'detached {root}' if root in attached else f'{root} was not attached')
 
 
-def _existing_dir(directory):
+def _existing_dir(directory: str) -> str:
     root = osp.abspath(osp.expanduser(directory))
     if not osp.isdir(root):
-        raise SystemExit(f'{root} is not a folder')
+        raise ValueError(f'{root} is not a folder')
     return root
 
 
-def _option_pairs(root):
-    """(our file, its copy) of every option file; none in the tree our options live in."""
+def _options(root: str) -> Iterator[tuple[str, str]]:
+    """(copy, what it should hold) of every option file; none in the tree our options live in."""
     source, target = options_dir(), osp.join(root, 'options')
     if osp.realpath(source) == osp.realpath(target):
-        return []
-    return [(osp.join(source, name), osp.join(target, name)) for name in sorted(os.listdir(source))
-            if name.endswith(('.yml', '.txt'))]
+        return
+    for name in sorted(os.listdir(source)):
+        if name.endswith(('.yml', '.txt')):
+            yield osp.join(target, name), written_out(osp.join(source, name))
 
 
-def _copy_options(root, force):
-    for ours, copy in _option_pairs(root):
+def _holds(path: str, text: str) -> bool:
+    with open(path, 'rb') as f:
+        return f.read() == text.encode()
+
+
+def _copy_options(root: str, force: bool) -> None:
+    for copy, text in _options(root):
         exists = osp.exists(copy)
-        if exists and filecmp.cmp(ours, copy, shallow=False):
+        if exists and _holds(copy, text):
             continue
         if exists and not force:
             print(f'refused  {copy} is there and differs from ours (--force overwrites it)')
             continue
         try:
             os.makedirs(osp.dirname(copy), exist_ok=True)
-            shutil.copyfile(ours, copy)
+            atomic_write(copy, text.encode())
         except OSError as error:
-            raise SystemExit(f'cannot write {copy}: {error.strerror}') from None
+            raise ValueError(f'cannot write {copy}: {error.strerror}') from None
         print(f'copied   {copy}')
 
 
-def _remove_options(root):
-    for ours, copy in _option_pairs(root):
+def _remove_options(root: str) -> None:
+    for copy, text in _options(root):
         if not osp.exists(copy):
             continue
-        if filecmp.cmp(ours, copy, shallow=False):
+        if _holds(copy, text):
             os.remove(copy)
             print(f'removed  {copy}')
         else:
@@ -161,7 +171,7 @@ def _remove_options(root):
         os.rmdir(target)
 
 
-def _write_autoload(dirs):
+def _write_autoload(dirs: list[str]) -> None:
     """Write the .pth file for these attached folders, or remove it when there is none; see that it works."""
     path = autoload_file()
     try:
@@ -169,14 +179,12 @@ def _write_autoload(dirs):
             if osp.exists(path):
                 os.remove(path)
             return
-        with open(path + '.tmp', 'w', encoding='ascii') as f:
-            f.writelines(f'{ATTACHED}{json.dumps(d)}\n' for d in dirs)
-            f.write(AUTOLOAD + '\n')
-        os.replace(path + '.tmp', path)
+        lines = [f'{ATTACHED}{json.dumps(d)}\n' for d in dirs]
+        atomic_write(path, ''.join([*lines, AUTOLOAD, '\n']).encode('ascii'))
     except OSError as error:
-        raise SystemExit(f'cannot write {path}: {error.strerror}; use an environment of your own (python -m venv)') \
+        raise ValueError(f'cannot write {path}: {error.strerror}; use an environment of your own (python -m venv)') \
             from None
     check = 'import sys; sys.exit("lowlight_cyclegan.autoload" not in sys.modules)'
     if subprocess.run([sys.executable, '-c', check], cwd=osp.dirname(path), check=False).returncode:
         os.remove(path)
-        raise SystemExit('lowlight_cyclegan is not installed in this environment: pip install it first')
+        raise ValueError('lowlight_cyclegan is not installed in this environment: pip install it first')

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from os import path as osp
 from typing import Any
 
+from . import schema
 from .messages import nearest, warn
 
 __all__ = ['OptionLoader', 'RunFlags', 'add_run_flags', 'complete_options', 'datasets_of', 'find_file', 'force_option',
@@ -92,7 +93,9 @@ def written_out(path: str) -> str:
     if not re.search(f'^{BASE}:', text, re.MULTILINE):
         return text
     head = ''.join(re.findall(r'^#.*\n', text.split(BASE)[0], re.MULTILINE))
-    return head + '\n' + yaml.safe_dump(load_options(path), sort_keys=False, width=120)
+    dumper = type('Dumper', (yaml.SafeDumper, ), {'ignore_aliases': lambda self, data: True})
+    text = yaml.dump(load_options(path), Dumper=dumper, sort_keys=False, width=120)
+    return f'{head}# Written out in full.\n\n{text}'
 
 
 def get(opt: Any, path: str) -> Any:
@@ -133,8 +136,8 @@ def force_option(opt: dict[str, Any], entry: str) -> None:
     target[key] = None if text.strip().lower() == 'none' else value
 
 
-def complete_options(opt: dict[str, Any], file: str, launcher: str = 'none') -> None:
-    """Put in what our models need and the option file leaves out; one process drives one GPU.
+def complete_options(opt: dict[str, Any], file: str, launcher: str = 'none', is_train: bool = True) -> None:
+    """Put in what the option file leaves out, for our models; one process drives one GPU.
 
     Raises:
         ValueError: ``num_gpu`` and the launcher do not go together.
@@ -144,21 +147,19 @@ def complete_options(opt: dict[str, Any], file: str, launcher: str = 'none') -> 
         if 'TORCHELASTIC_RUN_ID' in os.environ and os.environ.get('WORLD_SIZE') != '1':
             raise ValueError('started by torchrun without --launcher pytorch: add it')
         # BasicSR reads auto as all GPUs: DataParallel, and a batch that many times larger.
-        if opt.get('num_gpu', 'auto') == 'auto':
+        if opt.get('num_gpu') in (None, 'auto'):
             opt['num_gpu'] = min(1, torch.cuda.device_count())
         elif opt['num_gpu'] not in (0, 1):
             raise ValueError(f"num_gpu: {opt['num_gpu']}, but one process drives one GPU: write auto and start with "
                              'torchrun --nproc_per_node=N ... --launcher pytorch')
-    opt.setdefault('num_gpu', 'auto')
-    opt.setdefault('scale', 1)
-    opt['name'] = str(opt.get('name', osp.splitext(osp.basename(file))[0]))
-    opt['manual_seed'] = opt.get('manual_seed') or 0  # one for all processes; BasicSR draws one in each
+    opt['name'] = str(opt.get('name') or osp.splitext(osp.basename(file))[0])
+    schema.fill_in(opt, is_train)
     for phase, dataset in datasets_of(opt):
         for key in ('names', 'exclude_names'):
             if isinstance(dataset.get(key), str):
                 dataset[key] = find_file(dataset[key], [osp.dirname(file), options_dir()])
         if phase == 'train':
-            dataset['manual_seed'] = opt['manual_seed']
+            dataset['manual_seed'] = opt['manual_seed']  # one for all processes; BasicSR draws one in each
 
 
 def suit_machine(opt: dict[str, Any]) -> None:

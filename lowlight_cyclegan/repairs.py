@@ -26,6 +26,7 @@ from basicsr.data.data_sampler import EnlargedSampler
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import dist_util, options, set_random_seed
 from basicsr.utils.misc import check_resume
+from basicsr.utils.registry import MODEL_REGISTRY
 from collections.abc import Callable
 from datetime import timedelta
 from os import path as osp
@@ -37,9 +38,9 @@ from typing import Any
 from .config import (RunFlags, complete_options, datasets_of, find_file, force_option, load_options, options_dir,
                      run_flags, suit_machine)
 from .files import file_sha256
-from .messages import explain_run, fail, warn
+from .messages import explain_run, fail, nearest, warn
 
-OUR_MODELS = ('LowLightCycleGANModel', 'ZeroReferenceModel')
+OUR_MODELS = ('LowLightCycleGANModel', )
 NETWORK_TIMEOUT = timedelta(minutes=10)  # a process that waits longer than this for the others gives up
 
 _model_to_device = BaseModel.model_to_device
@@ -85,9 +86,12 @@ def parse_options(root_path: str, is_train: bool = True, flags: RunFlags | None 
         for entry in flags.force_yml:
             force_option(opt, entry)
         _register()
-        ours = opt.get('model_type') in OUR_MODELS
+        model = opt.get('model_type')
+        if model not in MODEL_REGISTRY:
+            raise ValueError(f'model_type: {model!r} is not known{nearest(model, OUR_MODELS)}')
+        ours = model in OUR_MODELS
         if ours:
-            complete_options(opt, flags.opt, flags.launcher)
+            complete_options(opt, flags.opt, flags.launcher, is_train)
         suit_machine(opt)
         if ours:
             from . import preflight

@@ -50,7 +50,7 @@ def test_written_out_stands_alone(write):
     write('base.yml', '# Base.\nname: base  # why\ntrain: {lr: 1e-4}\n')
     heir = write('heir.yml', '# Heir.\n#   of base\n_base_: base.yml\nname: heir\n')
     text = config.written_out(heir)
-    assert text.startswith('# Heir.\n#   of base\n\nname: heir\n') and '_base_' not in text
+    assert text.startswith('# Heir.\n#   of base\n# Written out in full.\n\nname: heir\n') and '_base_' not in text
     assert config.load_options(write('alone.yml', text)) == config.load_options(heir)
     assert config.written_out(write('plain.yml', 'a: 1  # kept\n')) == 'a: 1  # kept\n'
 

@@ -50,7 +50,7 @@ def test_parsed_options_are_complete(parse, toy_run):
     ('train:optim_g:lr=1e-4', 'train:optim_g:lr', 1e-4),
     ('train:optim_g:lr=!!float 2e-4', 'train:optim_g:lr', 2e-4),
     ('train:optim_d:betas=[0.9, 1e-2]', 'train:optim_d:betas', [0.9, 0.01]),
-    ('train:nan_policy=skip', 'train:nan_policy', 'skip'),
+    ('val:metrics:psnr:better=lower', 'val:metrics:psnr:better', 'lower'),
     ('val:save_img=True', 'val:save_img', True),
     ('val:suffix=~', 'val:suffix', None),
     ('val:suffix=None', 'val:suffix', None),
