@@ -79,11 +79,7 @@ def _problems(opt: Options, is_train: bool) -> Problems:
         file = get(opt, f'path:pretrain_{key}')
         if file and not osp.isfile(osp.expanduser(file)):
             yield f'path:pretrain_{key}: no such file: {file}'
-    load_path = get(opt, 'network_g:load_path')
-    for file in [load_path] if isinstance(load_path, str) else load_path or ():
-        if not osp.exists(osp.expanduser(file)):
-            yield f'network_g:load_path: no such file: {file}'
-    if not is_train and not get(opt, 'path:pretrain_network_g') and not load_path and not _is_classical(opt):
+    if not is_train and not get(opt, 'path:pretrain_network_g') and not _is_classical(opt):
         yield 'path:pretrain_network_g: is missing, there is nothing to test'
     yield from _dataset_problems(opt, is_train)
 
@@ -126,9 +122,8 @@ def _training_problems(opt: Options) -> Problems:
 def _value_problems(opt: Options, is_train: bool) -> Problems:
     """What networks, losses and augmentations refuse when they are built."""
     for key in NETWORKS if is_train else NETWORKS[:1]:
-        if not opt[key].get('load_path'):
-            with torch.device('meta'):
-                yield from _refused(key, ARCH_REGISTRY.get(opt[key]['type']), **opt[key])
+        with torch.device('meta'):
+            yield from _refused(key, ARCH_REGISTRY.get(opt[key]['type']), **opt[key])
     for key in LOSSES if is_train else ():
         loss = opt['train'].get(key)
         if loss:

@@ -18,6 +18,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from lowlight_cyclegan.config import written_out  # noqa: E402
+
 PACKAGE = 'lowlight_cyclegan'
 PARTS = ('archs', 'data', 'losses', 'metrics', 'models')
 TREE = ('basicsr/train.py', 'basicsr/utils/registry.py', 'basicsr/models/base_model.py')
@@ -142,7 +146,7 @@ def sources():
     files.update({f'basicsr/data/meta_info/meta_info_{path.name}': path for path in ROOT.glob('options/*.txt')})
     texts = {}
     for target, path in files.items():
-        text = path.read_text(encoding='utf-8')
+        text = written_out(str(path)) if path.suffix == '.yml' else path.read_text(encoding='utf-8')
         texts[target] = upstream_python(text) if path.suffix == '.py' else rewrite(text)
         left = next((line.strip() for line in texts[target].splitlines() if LEFTOVERS.search(line)), None)
         if left:

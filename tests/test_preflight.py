@@ -53,7 +53,7 @@ def test_good_options_pass(problems):
     ('train:cycle_opt:loss_weight=[10, 5, 1]', 'train:cycle_opt:loss_weight: must be a number'),
     ('train:cycle_opt:loss_weight=ten', "train:cycle_opt:loss_weight: must be a number, found 'ten'"),
     ('train:identity_opt:loss_weight=[5, a]', 'train:identity_opt:loss_weight: must be a number'),
-    ('network_g:head=gian', "network_g: head is 'tanh', "),
+    ('network_g:head=gian', "network_g: head is 'tanh'"),
     ('train:total_iter=0', 'train:total_iter: must be a whole number of at least 1, found 0'),
     ('val:val_frq=1', 'val:val_frq: unknown key, did you mean val_freq?'),
     ('val:self_ensemble=4', 'val:self_ensemble: 4 is not known, known: False, True'),
