@@ -2,119 +2,92 @@
 
 The exported graph takes RGB as (n, 3, h, w) float32 in [0, 1], h and w at least 32, and returns the same.
 """
+from __future__ import annotations
+
+import contextlib
 import copy
+import io
+import logging
 import os
-import tempfile
 import torch
-from os import path as osp
-from torch import nn
+from collections.abc import Callable, Iterable
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowlight_cyclegan.archs import AutoExposure
-from lowlight_cyclegan.messages import fail, first_line
+from lowlight_cyclegan.archs.auto_exposure_arch import THUMBNAIL
+from lowlight_cyclegan.archs.ema_resnet_arch import EMAResNetGenerator
+from lowlight_cyclegan.files import atomic_write
+from lowlight_cyclegan.messages import first_line
 
-__all__ = ['ExportWrapper', 'add_arguments', 'check', 'export', 'run']
+__all__ = ['ExportWrapper', 'check', 'export']
 
 TRACED = (2, 3, 99, 130)
 CHECKED = ((1, 3, 32, 32), (1, 3, 33, 47), (3, 3, 101, 66), (1, 3, 144, 256), (1, 3, 262, 175))
-SUFFIXES = {'onnx': '.onnx', 'torch-export': '.pt2'}
 TOLERANCE = {False: 5e-4, True: 2 / 255}  # by fp16: an eighth of a grey level, two grey levels
 OLDEST_OPSET = 18
-NEEDS = 'needs onnx, onnxscript and onnxruntime: pip install "lowlight_cyclegan[export]"'
-
-
-def add_arguments(parser):
-    parser.add_argument('--model', default='lite', metavar='NAME|FILE', help='weights. Default: %(default)s')
-    parser.add_argument('--options', metavar='FILE.yml', help='option file of weights that do not say what they hold')
-    parser.add_argument('-o', '--output', metavar='FILE', help='default: the name of the model, in this folder')
-    parser.add_argument(
-        '--format', choices=list(SUFFIXES), default='onnx',
-        help='onnx runs under onnxruntime, OpenVINO and many others; torch-export (.pt2) is for torch.export.load and '
-        'AOTInductor. There is no TorchScript: its tracing freezes the size, its compiler does not take this network, '
-        'and PyTorch has given it up for torch.export. Default: %(default)s')
-    parser.add_argument('--fp16', action='store_true',
-                        help='ONNX with half-precision weights: half the size; input and output stay float32')
-    parser.add_argument('--opset', type=int, metavar='N', help="of ONNX, at least 18. Default: PyTorch's")
-    parser.add_argument('--overwrite', action='store_true', help='replace FILE')
-
-
-def run(args):
-    from .pretrained import load_pretrained
-    if args.format != 'onnx' and (args.fp16 or args.opset is not None):
-        fail(f'--{"fp16" if args.fp16 else "opset"} belongs to --format onnx')
-    name = osp.splitext(osp.basename(osp.normpath(args.model)))[0] + ('-fp16' if args.fp16 else '')
-    output = args.output or name + SUFFIXES[args.format]
-    if osp.isdir(output) or not osp.isdir(osp.dirname(output) or '.'):
-        fail(f'{output}: must be a file in a folder that exists')
-    if osp.exists(output) and not args.overwrite:
-        fail(f'{output}: exists already; --overwrite replaces it')
-    try:
-        network = load_pretrained(args.model, args.options)[0]
-        differences = export(network, output, args.format, args.fp16, args.opset)
-    except (ImportError, OSError, ValueError) as error:
-        fail(str(error))
-    for shape, difference in differences.items():
-        print(f'{"x".join(map(str, shape)):>12}  differs from PyTorch by at most {difference:.2g}')
-    print(f'{output}: {osp.getsize(output) / 1e6:.1f} MB, {args.format}, (n, 3, h, w) RGB in [0, 1]')
 
 
 class ExportWrapper(nn.Module):
     """A generator with [0, 1] on both sides, without the parts that an exporter freezes to the size it sees.
 
     Args:
-        network (nn.Module): In [-1, 1] on both sides. It is copied.
+        network: In [-1, 1] on both sides. It is copied.
     """
 
-    def __init__(self, network):
+    def __init__(self, network: nn.Module):
         super().__init__()
         self.network = copy.deepcopy(network)
-        for module in self.network.modules():
-            if isinstance(module, AutoExposure):
-                module.thumbnail = _thumbnail
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """(n, 3, h, w) in [0, 1] -> the same shape and range, equal to what the network makes of any size."""
         h, w = x.shape[2:]
-        y = (self.network(_mirror(_mirror(x, 2), 3) * 2 - 1) + 1) / 2
+        x = _mirror(_mirror(x, 2), 3) * 2 - 1
+        if isinstance(self.network, EMAResNetGenerator):
+            y = self.network.apply(x, self.network.predict(self.network.thumbnail(_reduced(x))))
+        else:
+            y = self.network(x)
         # A slice would demand a proof that h and w are not beyond the padded size.
-        return y.index_select(2, torch.arange(h)).index_select(3, torch.arange(w))
+        return ((y + 1) / 2).index_select(2, torch.arange(h)).index_select(3, torch.arange(w))
 
 
-def _mirror(x, dim):
+def _mirror(x: Tensor, dim: int) -> Tensor:
     # The network's own padding to multiples of 4, as indices: its branch on the size is not taken then.
     size = x.shape[dim]
     index = torch.arange((size + 3) // 4 * 4)
     return x.index_select(dim, size - 1 - (size - 1 - index).abs())
 
 
-def _thumbnail(x):
-    # AutoExposure's thumbnail as two matrix products: ONNX has no adaptive pooling of a size it does not know.
-    return _area(x.shape[2], 64, x.dtype) @ x @ _area(x.shape[3], 96, x.dtype).T
+def _reduced(x: Tensor) -> Tensor:
+    # What the network reduces to its thumbnail is of the thumbnail's size already, by two matrix products: ONNX has no
+    # adaptive pooling of a size it does not know.
+    return _area(x.shape[2], THUMBNAIL[0], x.dtype) @ x @ _area(x.shape[3], THUMBNAIL[1], x.dtype).T
 
 
-def _area(size_in, size_out, dtype):
+def _area(size_in: int, size_out: int, dtype: torch.dtype) -> Tensor:
     i, j = torch.arange(size_out).unsqueeze(1), torch.arange(size_in).unsqueeze(0)
     cell = (j >= i * size_in // size_out) & (j < ((i + 1) * size_in + size_out - 1) // size_out)
     weights = cell.to(dtype)
     return weights / weights.sum(1, keepdim=True)
 
 
-def export(network, path, form='onnx', fp16=False, opset=None):
-    """Export a generator, run the file and keep it if it agrees with PyTorch at sizes it was not traced at.
+def export(network: nn.Module, path: str | os.PathLike, form: str = 'onnx', fp16: bool = False,
+           opset: int | None = None) -> dict[tuple[int, ...], float]:
+    """Export a generator, run the result and write it if it agrees with PyTorch at sizes it was not traced at.
 
     Args:
-        network (nn.Module): (n, 3, h, w) in [-1, 1] -> the same, fp32.
-        path (str): File to write; it is complete or absent.
-        form (str): 'onnx' or 'torch-export'.
-        fp16 (bool): ONNX with half-precision weights. Default: False.
-        opset (int | None): Of ONNX; None is PyTorch's choice. Default: None.
+        network: (n, 3, h, w) in [-1, 1] -> the same, fp32.
+        path: File to write; it is complete or absent.
+        form: 'onnx' or 'torch-export'.
+        fp16: ONNX with half-precision weights.
+        opset: Of ONNX; None is PyTorch's choice.
 
     Returns:
-        dict[tuple[int], float]: Largest absolute difference, in [0, 1], by input shape.
+        Largest absolute difference, in [0, 1], by input shape.
 
     Raises:
         ImportError: If a package is missing, in one line.
         ValueError: If the graph cannot be made, or disagrees.
+        OSError: If the file cannot be written.
     """
     if form == 'onnx':
         try:
@@ -122,36 +95,25 @@ def export(network, path, form='onnx', fp16=False, opset=None):
             import onnxruntime  # noqa: F401
             import onnxscript  # noqa: F401
         except ImportError as error:
-            raise ImportError(f'export to ONNX {NEEDS}') from error
+            raise ImportError('export to ONNX needs onnx, onnxscript and onnxruntime: pip install '
+                              '"lowlight_cyclegan[export]"') from error
     network = network.eval().float().cpu()
-    wrapper = ExportWrapper(network)
-    handle, part = tempfile.mkstemp(SUFFIXES[form], '.export-', osp.dirname(path) or '.')
-    os.close(handle)
+    with torch.no_grad():
+        program = _trace(ExportWrapper(network))
+    data = _onnx(program, fp16, opset) if form == 'onnx' else _pt2(program)
     try:
-        with torch.no_grad():
-            program = _trace(wrapper)
-        if form == 'onnx':
-            _write_onnx(program, part, fp16, opset)
-        else:
-            torch.export.save(program, part)
-        try:
-            differences = check(network, part, form)
-        except Exception as error:  # onnxruntime's errors share no base
-            raise ValueError(f'{path}: not written: the exported graph does not run '
-                             f'({first_line(error)})') from error
-        worst = max(differences, key=differences.get)
-        if not differences[worst] <= TOLERANCE[fp16]:  # not a number included
-            raise ValueError(f'{path}: not written: at {"x".join(map(str, worst))} the graph differs from PyTorch by '
-                             f'{differences[worst]:.2g}, more than {TOLERANCE[fp16]:.2g}')
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    finally:
-        if osp.exists(part):
-            os.remove(part)
+        differences = check(network, data, form)
+    except Exception as error:  # onnxruntime's errors share no base
+        raise ValueError(f'{path}: not written: the exported graph does not run ({first_line(error)})') from error
+    worst = max(differences, key=differences.get)
+    if not differences[worst] <= TOLERANCE[fp16]:  # not a number included
+        raise ValueError(f'{path}: not written: at {"x".join(map(str, worst))} the graph differs from PyTorch by '
+                         f'{differences[worst]:.2g}, more than {TOLERANCE[fp16]:.2g}')
+    atomic_write(path, data)
     return differences
 
 
-def _trace(wrapper):
+def _trace(wrapper: ExportWrapper) -> torch.export.ExportedProgram:
     batch, height, width = torch.export.Dim('batch'), *(torch.export.Dim(s, min=32) for s in ('height', 'width'))
     try:
         return torch.export.export(
@@ -160,10 +122,13 @@ def _trace(wrapper):
         raise ValueError(f'{type(wrapper.network).__name__} cannot be exported: {first_line(error)}') from error
 
 
-def _write_onnx(program, path, fp16, opset):
-    import contextlib
-    import io
-    import logging
+def _pt2(program: torch.export.ExportedProgram) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def _onnx(program: torch.export.ExportedProgram, fp16: bool, opset: int | None) -> bytes:
     import onnx
     newest = onnx.defs.onnx_opset_version()
     if opset is not None and not OLDEST_OPSET <= opset <= newest:
@@ -186,7 +151,7 @@ def _write_onnx(program, path, fp16, opset):
         model = _halve(model)
     onnx.helper.set_model_props(model, {'layout': 'NCHW', 'channels': 'RGB', 'range': '[0, 1]'})
     onnx.checker.check_model(model)
-    onnx.save(model, path)
+    return model.SerializeToString()
 
 
 def _halve(model):
@@ -194,24 +159,16 @@ def _halve(model):
     from onnxruntime.transformers.onnx_model import OnnxModel
     # The tone curve is a matter of the whole picture's mean: it stays in float32, with all that only counts pixels.
     exact = [node.name for node in model.graph.node
-             if any('exposure' in entry.value for entry in node.metadata_props)]
+             if any('exposure' in entry.value or '_area' in entry.value for entry in node.metadata_props)]
     model = convert_float_to_float16(model, keep_io_types=True, node_block_list=exact)
     OnnxModel(model).topological_sort()  # the converter appends its casts at the end
     return model
 
 
-def check(network, path, form, shapes=CHECKED):
-    """Largest absolute difference between an exported file and its network, by input shape, in [0, 1]."""
-    if form == 'onnx':
-        import onnxruntime
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what it says is raised as well
-        session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
-
-        def call(x):
-            return torch.from_numpy(session.run(None, {'image': x.numpy()})[0])
-    else:
-        call = torch.export.load(path).module()
+def check(network: nn.Module, data: bytes, form: str,
+          shapes: Iterable[tuple[int, ...]] = CHECKED) -> dict[tuple[int, ...], float]:
+    """Largest absolute difference between an exported file's content and its network, by input shape, in [0, 1]."""
+    call = _onnx_session(data) if form == 'onnx' else torch.export.load(io.BytesIO(data)).module()
     generator = torch.Generator().manual_seed(0)
     differences = {}
     for shape in shapes:
@@ -220,3 +177,11 @@ def check(network, path, form, shapes=CHECKED):
         with torch.no_grad():
             differences[shape] = (call(x) - (network(x * 2 - 1) + 1) / 2).abs().max().item()
     return differences
+
+
+def _onnx_session(data: bytes) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it says is raised as well
+    session = onnxruntime.InferenceSession(data, options, providers=['CPUExecutionProvider'])
+    return lambda x: torch.from_numpy(session.run(None, {'image': x.numpy()})[0])

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowlight_cyclegan.archs.ema_resnet_arch import EMA, AutoExposure, EMAResidualBlock, EMAResNetGenerator
 from lowlight_cyclegan.archs.aspp_arch import ASPP
+from lowlight_cyclegan.archs.auto_exposure_arch import THUMBNAIL
+from lowlight_cyclegan.archs.ema_resnet_arch import EMA, EMAResidualBlock, EMAResNetGenerator
 
 __all__ = ['enhance_exact']
 
@@ -216,16 +217,16 @@ def _block(rows: _Rows, block: EMAResidualBlock) -> _Rows:
     return add(rows, _ema(rows, block.ema)).store()
 
 
-def _expose(rows: _Rows, x: Tensor, exposure: AutoExposure, adapt: Callable | None) -> _Rows:
-    """:class:`~lowlight_cyclegan.archs.ema_resnet_arch.AutoExposure` in [-1, 1]; ``rows`` read from ``x``."""
+def _expose(rows: _Rows, x: Tensor, net: EMAResNetGenerator, adapt: Callable | None) -> _Rows:
+    """Head 'gain' in [-1, 1], see :class:`~lowlight_cyclegan.archs.auto_exposure_arch.AutoExposure`."""
+    # A thumbnail of a thumbnail's size stays as it is, so the network's own step takes the reduced picture.
+    thumbnail = net.thumbnail(F.interpolate(x.float(), THUMBNAIL, mode='area'))
+    curve = net.predict(thumbnail)
+    mean, power, balance = adapt(thumbnail, curve) if adapt else curve
     with torch.autocast(x.device.type, enabled=False):
-        # The predictor sees a thumbnail only; area averages of equal cells commute with the change of range.
-        thumbnail = (F.interpolate(x.float(), (64, 96), mode='area') + 1) / 2
-        curve = exposure.predict(thumbnail)
-        mean, power, balance = adapt(thumbnail, curve) if adapt else curve
-        curve = rows.map(lambda x, top, bottom: exposure.brighten((x.float() + 1) / 2, power))
-        average = curve.moments()[0].mean(1, keepdim=True).float()
-    return curve.map(lambda u, top, bottom: u * (2 * mean * balance / average) - 1)
+        u = rows.map(lambda x, top, bottom: net.exposure.brighten((x.float() + 1) / 2, power))
+        average = u.moments()[0].mean(1, keepdim=True).float()
+    return u.map(lambda u, top, bottom: u * (2 * mean * balance / average) - 1)
 
 
 @torch.no_grad()
@@ -262,7 +263,7 @@ def enhance_exact(net: EMAResNetGenerator, x: Tensor, tile: int = TILE, adapt: C
     strips = max(1, min(x.shape[2] // 4, math.ceil(h * w / tile**2)))
     seen = exposed = _Rows.of(x, strips)
     if net.head == 'gain':
-        exposed = _expose(exposed, x, net.exposure, adapt)
+        exposed = _expose(exposed, x, net, adapt)
         seen = exposed.map(lambda rows, top, bottom: rows.clamp(-1, 1.5))
     encoder = net.encoder
     full = net.head != 'gain'  # see prepare_for_inference
@@ -281,9 +282,7 @@ def enhance_exact(net: EMAResNetGenerator, x: Tensor, tile: int = TILE, adapt: C
         # The output's memory holds the residual until its mean is known.
         rows = _run(joined, net.fine).map(lambda y, top, bottom: y.tanh_().float()).store(out)
         mean = rows.moments()[0].mean(1, keepdim=True).float()
-        rows = rows.map(lambda y, top, bottom: y.sub_(mean))
-    if net.head == 'tanh':
-        rows = rows.map(lambda y, top, bottom: y.float().tanh_())
+        rows = rows.map(lambda y, top, bottom: (exposed.read(top, bottom) + y.sub_(mean)).clamp_(-1, 1))
     else:
-        rows = rows.map(lambda y, top, bottom: (exposed.read(top, bottom) + y).clamp_(-1, 1))
+        rows = rows.map(lambda y, top, bottom: y.float().tanh_())
     return rows.store(out).read(0, h)[..., :w]
