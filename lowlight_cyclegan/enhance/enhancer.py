@@ -158,9 +158,7 @@ class Enhancer:
         """
         if isinstance(image, (list, tuple)):
             return [self.enhance(single, strength, mode) for single in image]
-        result = self.enhance_with_report(image, strength, mode)
-        self.last_mode, self.last_reason = result.mode, result.reason  # until photos and video take the result
-        return result.image
+        return self.enhance_with_report(image, strength, mode).image
 
     __call__ = enhance
 

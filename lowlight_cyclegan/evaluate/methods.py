@@ -75,7 +75,7 @@ def load_method(text: str, device: str | torch.device | None = 'cpu') -> Method:
 
     A NAME that ends in ``+flips`` (``lite+flips``) gives the mean over the four flips of an image, as does an option
     file with ``val: self_ensemble``; ``+denoise`` removes noise afterwards, see
-    :func:`~lowlight_cyclegan.enhance.large.denoise`. A name can end in both.
+    :func:`~lowlight_cyclegan.enhance.denoise.denoise`. A name can end in both.
 
     Images are enhanced in one piece and full precision.
 

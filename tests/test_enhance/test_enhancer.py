@@ -120,8 +120,7 @@ def test_large_pictures_are_not_copied_needlessly():
     code = """import numpy, resource; from lowlight_cyclegan import Enhancer
 image, enhancer = numpy.full((3000, 4000, 3), 20, numpy.uint8), Enhancer.from_pretrained('lite', device='cpu')
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-enhancer.enhance(image, 0.5)
-assert enhancer.last_mode == 'guided'
+assert enhancer.enhance_with_report(image, 0.5).mode == 'guided'
 print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))"""
     taken = int(subprocess.check_output([sys.executable, '-c', code], text=True, cwd=ROOT))
     # as floating point: the picture and its output; the coefficients of mode guided, the network and what it loads
@@ -141,9 +140,10 @@ def test_self_ensemble_is_the_mean_over_flips(mode):
     outputs = [plain.enhance(image.flip(dims)).flip(dims) for dims in ((), (1, ), (2, ), (1, 2))]
     assert (outputs[0] - outputs[3]).abs().max() > 0.01
     mean = sum(outputs) / 4
-    torch.testing.assert_close(ensemble.enhance(image), mean)
+    result = ensemble.enhance_with_report(image)
+    torch.testing.assert_close(result.image, mean)
     torch.testing.assert_close(ensemble.enhance(image, 0.4), blend(image, mean, 0.4))
-    assert ensemble.last_mode == mode and ensemble.last_reason == 'asked for'
+    assert result.mode == mode and result.reason == 'asked for'
 
 
 def test_self_ensemble_goes_on_in_the_mode_that_memory_allows():
@@ -159,9 +159,10 @@ def test_self_ensemble_goes_on_in_the_mode_that_memory_allows():
 
     enhancer = Enhancer(TooLarge(), device='cpu', precision='fp32', mode='direct', self_ensemble=True)
     image = torch.full((3, 1200, 30), 0.25)
-    torch.testing.assert_close(enhancer.enhance(image), image, atol=1e-3, rtol=0)
+    result = enhancer.enhance_with_report(image)
+    torch.testing.assert_close(result.image, image, atol=1e-3, rtol=0)
     assert [max(shape) > 600 for shape in calls] == [True, False, False, False, False]  # tried once, not four times
-    assert enhancer.last_mode == 'guided' and enhancer.last_reason == 'memory ran out in mode direct'
+    assert result.mode == 'guided' and result.reason == 'memory ran out in mode direct'
 
 
 @pytest.mark.parametrize('mode', ['direct', 'guided'])
