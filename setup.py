@@ -11,7 +11,8 @@ RAW = ['rawpy']
 VIDEO = ['av>=18; python_version >= "3.11"']  # the first that writes rotation; there is none for Python 3.10
 WEB = ['gradio>=6.31']
 EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
-TEST = ['pytest>=7', 'ruff', 'flake8', 'isort', 'yapf']  # the last three format a contribution to BasicSR
+# flake8, isort and yapf format a contribution to BasicSR
+TEST = ['pytest>=7', 'ruff', 'import-linter>=2.11', 'mypy', 'flake8', 'isort', 'yapf']
 
 
 def read_version():

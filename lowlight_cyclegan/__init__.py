@@ -10,13 +10,13 @@ __all__ = ['Enhancer', 'register']
 autoload.install()
 
 
-def register():
+def register() -> None:
     """Repair BasicSR where it needs it and register our archs, datasets, losses, metrics and models. Repeatable."""
     from . import registration
     registration.register()
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     if name == 'Enhancer':  # loads torch
         from .enhance.enhancer import Enhancer
         return Enhancer

@@ -26,7 +26,7 @@ def toolbox_dir() -> str:
         ValueError: BasicSR is not installed.
     """
     path = sys.path[:]
-    if not sys.flags.safe_path:
+    if not getattr(sys.flags, 'safe_path', False):  # there from Python 3.11 on
         del sys.path[0]  # the script's own folder: DIR/basicsr there, something else here
     try:
         spec = importlib.util.find_spec('basicsr')

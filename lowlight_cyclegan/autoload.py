@@ -5,7 +5,15 @@
 - After `enable()`, which the line installed by ``lowlight-cyclegan attach`` calls, the plugin registers itself as soon
   as basicsr is imported.
 """
+from __future__ import annotations
+
 import sys
+
+TYPE_CHECKING = False  # as typing has it, which is not imported here
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
 
 FUNCTIONAL_TENSOR = 'torchvision.transforms.functional_tensor'
 
@@ -15,36 +23,36 @@ class ImportHook:
 
     registers = False
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if name != FUNCTIONAL_TENSOR and not (name == 'basicsr' and self.registers):
             return None
         specs = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, specs), None)
         if name == FUNCTIONAL_TENSOR:
-            return spec or type(sys.__spec__)(name, self)
+            return spec or type(sys.__spec__)(name, self)  # type: ignore[arg-type]
         if spec is not None and spec.loader is not None:
             self.register_after(spec.loader)
         return spec
 
-    def create_module(self, spec):
+    def create_module(self, spec: ModuleSpec) -> None:
         return None
 
-    def exec_module(self, module):
+    def exec_module(self, module: Any) -> None:
         from torchvision.transforms.functional import rgb_to_grayscale
         module.rgb_to_grayscale = rgb_to_grayscale
 
     @staticmethod
-    def register_after(loader):
+    def register_after(loader: Any) -> None:
         load = loader.exec_module
 
-        def exec_module(module):
+        def exec_module(module: ModuleType) -> None:
             load(module)
             register()
 
         loader.exec_module = exec_module
 
 
-def register():
+def register() -> None:
     """Register the plugin. It never raises: unrelated programs import basicsr too."""
     if 'lowlight_cyclegan.repairs' in sys.modules:
         return  # it is what asked for basicsr, on the way to register
@@ -62,12 +70,12 @@ def register():
 hook = ImportHook()
 
 
-def install():
+def install() -> None:
     """Put the hook first among Python's finders, once."""
     if hook not in sys.meta_path:
         sys.meta_path.insert(0, hook)
 
 
-def enable():
+def enable() -> None:
     """Register the plugin whenever basicsr is imported from now on."""
     hook.registers = True

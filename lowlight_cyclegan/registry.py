@@ -1,18 +1,75 @@
-"""Registration that tolerates a toolbox which already has our names."""
+"""BasicSR's registries as our classes see them: they are filled without BasicSR and handed over when it is wanted.
+
+A network can so be built, and photos enhanced, without importing BasicSR. Upstream, this module is
+``basicsr.utils.registry``.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from .messages import warn
+
+__all__ = ['ARCH_REGISTRY', 'DATASET_REGISTRY', 'LOSS_REGISTRY', 'METRIC_REGISTRY', 'MODEL_REGISTRY', 'hand_over']
+
+T = TypeVar('T')
 
 
-def register_once(registry):
-    """Class or function decorator: put the object into a BasicSR registry under its own name.
-
-    A name that is already there (a BasicSR tree that adopted the class) is left alone, where
-    ``registry.register()`` would raise.
+class Registry:
+    """Our classes and functions of one kind, by name.
 
     Args:
-        registry (basicsr.utils.registry.Registry): For example ``ARCH_REGISTRY``.
+        name: Of BasicSR's registry in ``basicsr.utils.registry``.
     """
 
-    def decorate(obj):
-        if obj.__name__ not in registry:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.objects: dict[str, Any] = {}
+
+    def register(self) -> Callable[[T], T]:
+        """Decorator that enters a class or function under its own name."""
+
+        def decorate(obj: T) -> T:
+            self.objects[obj.__name__] = obj  # type: ignore[attr-defined]
+            return obj
+
+        return decorate
+
+    def hand_over(self) -> None:
+        """Enter everything into BasicSR's registry. Repeatable.
+
+        A name that is there already is left alone, with a warning unless it is BasicSR's own: a tree that has adopted
+        the class.
+        """
+        from basicsr.utils import registry
+        theirs = getattr(registry, self.name)
+        for name, obj in self.objects.items():
+            if name not in theirs:
+                theirs.register(obj)
+                continue
+            module = theirs.get(name).__module__
+            if module.partition('.')[0] not in ('basicsr', 'lowlight_cyclegan'):
+                warn(f'{name} is registered by {module}: options that name it get that one, not ours')
+
+
+ARCH_REGISTRY = Registry('ARCH_REGISTRY')
+DATASET_REGISTRY = Registry('DATASET_REGISTRY')
+LOSS_REGISTRY = Registry('LOSS_REGISTRY')
+METRIC_REGISTRY = Registry('METRIC_REGISTRY')
+MODEL_REGISTRY = Registry('MODEL_REGISTRY')
+
+
+def hand_over() -> None:
+    """Enter everything that is ours into BasicSR's registries."""
+    for registry in (ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY):
+        registry.hand_over()
+
+
+def register_once(registry: Any) -> Callable[[T], T]:
+    """Decorator: enter a class or function into BasicSR's registry now; a name that is there is left alone."""
+
+    def decorate(obj: T) -> T:
+        if obj.__name__ not in registry:  # type: ignore[attr-defined]
             registry.register(obj)
         return obj
 

@@ -32,7 +32,7 @@ from datetime import timedelta
 from os import path as osp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from .config import (RunFlags, complete_options, datasets_of, find_file, force_option, load_options, options_dir,
@@ -228,7 +228,7 @@ class Resume:
         script: BasicSR's train.py.
     """
 
-    def __init__(self, script: ModuleType) -> None:
+    def __init__(self, script: Any) -> None:
         self.state: dict[str, Any] | None = None
         self._create_dataloaders = script.create_train_val_dataloader
         script.load_resume_state = self.load_resume_state

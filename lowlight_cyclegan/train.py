@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from .config import RunFlags, run_flags
 from .messages import explain_run, fail
@@ -37,7 +38,7 @@ def run_script(name: str, flags: RunFlags) -> None:
     try:
         from . import register, repairs
         register()
-        script = import_module(f'basicsr.{name}')
+        script: Any = import_module(f'basicsr.{name}')
         script.parse_options = functools.partial(repairs.parse_options, flags=flags)
         try:
             getattr(script, f'{name}_pipeline')(os.getcwd())

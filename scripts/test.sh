@@ -10,4 +10,6 @@ enter_environment
 cd "$root"
 export OMP_NUM_THREADS=1 # toy tensors gain nothing from threads, and forked processes cannot use their parent's
 ruff check .
+lint-imports --no-logo --no-cache
+mypy
 python -m pytest "$@"

@@ -3,15 +3,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TypeVar
-
-Number = TypeVar('Number', int, float)
+from typing import Any
 
 
-def number(low: float, high: float, kind: type[Number] = float) -> Callable[[str], Number]:
+def number(low: float, high: float, kind: Callable[[str], Any] = float) -> Callable[[str], Any]:
     """A number from low to high, both included."""
 
-    def parse(text: str) -> Number:
+    def parse(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:

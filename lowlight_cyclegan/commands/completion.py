@@ -7,7 +7,7 @@ HELP = 'print what completes this command in a shell'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += ' For bash: eval "$(lowlight-cyclegan completion bash)" in ~/.bashrc.'
+    parser.epilog = 'For bash: eval "$(lowlight-cyclegan completion bash)" in ~/.bashrc.'
     parser.add_argument('shell', choices=['bash', 'zsh', 'tcsh'])
 
 

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
         print(f'{name:<17} {", ".join(value) or "none" if isinstance(value, list) else value or "not installed"}')
 
 
-def info():
+def info() -> dict[str, str | list[str] | None]:
     """Versions, paths, attached folders, weights in the box and what is registered in BasicSR.
 
     Returns:
@@ -48,7 +48,7 @@ def info():
     register()
     from lowlight_cyclegan.enhance.pretrained import bundled
     from basicsr.utils import registry
-    found = {
+    found: dict[str, str | list[str] | None] = {
         'lowlight_cyclegan': f'{__version__} in {osp.dirname(osp.abspath(lowlight_cyclegan.__file__))}',
         'options': options_dir(),
         'weights': bundled(),

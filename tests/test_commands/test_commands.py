@@ -174,3 +174,14 @@ val: {save_img: true, metrics: {psnr: {type: calculate_psnr, crop_border: 0}}}
     code, output = command('test', '-opt', 'test.yml')
     assert code == 0 and '# psnr' in output, output[-2000:]
     assert len(list((toy_run / 'results' / 'toy_test' / 'visualization' / 't').iterdir())) == 11
+
+
+def test_training_within_minutes(monkeypatch):
+    from lowlight_cyclegan.training import budget
+    calls = []
+    monkeypatch.setattr(budget, 'train_within', lambda *args: calls.append(args) or 3)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(['train', '-opt', 'x.yml', '--minutes', '25', '--force_yml', 'a=1'])
+    assert stop.value.code == 3 and calls == [('x.yml', 25.0, ['a=1'])]
+    with pytest.raises(SystemExit, match='--minutes: a budget is for one process'):
+        cli.main(['train', '-opt', 'x.yml', '--minutes', '25', '--auto_resume'])
