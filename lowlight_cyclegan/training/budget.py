@@ -42,7 +42,7 @@ def iterations_within(opt: dict, minutes: float) -> int:
     """Training steps that fit into the minutes on this machine, judged by the time that a few of them take.
 
     Args:
-        opt: Options of a training run; some are completed in place.
+        opt: Options of a training run, with its name; some are completed in place.
         minutes: Of training alone, without validations.
 
     Returns:
@@ -51,9 +51,10 @@ def iterations_within(opt: dict, minutes: float) -> int:
     import lowlight_cyclegan
     lowlight_cyclegan.register()
     from basicsr.models import build_model
+    complete_options(opt, '')
     suit_machine(opt)
     opt.update(is_train=True, dist=False, rank=0, world_size=1, auto_resume=False)
-    opt['num_gpu'] = min(1, torch.cuda.device_count()) if opt.get('num_gpu', 'auto') == 'auto' else opt['num_gpu']
+    opt['path'].update(models='', training_states='')  # nothing is saved
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     model = build_model(opt)
     for number, handler in handlers.items():  # the model takes them for its own
