@@ -86,7 +86,7 @@ class Enhancer:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike = 'lite', options: str | dict | None = None,
-                        hub: dict | None = None, **kwargs) -> Enhancer:
+                        hub: dict | None = None, **kwargs: Any) -> Enhancer:
         """Load weights, see :func:`~lowlight_cyclegan.enhance.pretrained.load_pretrained`.
 
         Args:

@@ -13,6 +13,7 @@ import torch
 from collections.abc import Callable, Iterable
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing import Any
 
 from lowlight_cyclegan.archs.auto_exposure_arch import THUMBNAIL
 from lowlight_cyclegan.archs.ema_resnet_arch import EMAResNetGenerator
@@ -105,7 +106,7 @@ def export(network: nn.Module, path: str | os.PathLike, form: str = 'onnx', fp16
         differences = check(network, data, form)
     except Exception as error:  # onnxruntime's errors share no base
         raise ValueError(f'{path}: not written: the exported graph does not run ({first_line(error)})') from error
-    worst = max(differences, key=differences.get)
+    worst = max(differences, key=lambda shape: differences[shape])
     if not differences[worst] <= TOLERANCE[fp16]:  # not a number included
         raise ValueError(f'{path}: not written: at {"x".join(map(str, worst))} the graph differs from PyTorch by '
                          f'{differences[worst]:.2g}, more than {TOLERANCE[fp16]:.2g}')
@@ -154,7 +155,7 @@ def _onnx(program: torch.export.ExportedProgram, fp16: bool, opset: int | None) 
     return model.SerializeToString()
 
 
-def _halve(model):
+def _halve(model: Any) -> Any:
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
     # The tone curve is a matter of the whole picture's mean: it stays in float32, with all that only counts pixels.

@@ -76,7 +76,7 @@ def _upsampled_strips(maps: Tensor, h: int, w: int, pixels: int) -> Iterator[tup
 def reduced_size(h: int, w: int, size: int) -> tuple[int, int]:
     """Size of the reduced copy; neither side falls below the 32 pixels that networks need."""
     scale = min(1.0, size / max(h, w))
-    return tuple(max(min(side, 32), round(side * scale)) for side in (h, w))
+    return max(min(h, 32), round(h * scale)), max(min(w, 32), round(w * scale))
 
 
 @torch.no_grad()

@@ -107,7 +107,7 @@ def enhance_with_fallback(net: nn.Module, x: Tensor, mode: str, tile: int = TILE
         MemoryError: If memory does not suffice for mode guided either.
     """
 
-    def network(x):
+    def network(x: Tensor) -> Tensor:
         if adapt is None:
             return net(x)
         thumbnail = net.thumbnail(x)

@@ -93,7 +93,7 @@ def _conv(rows: _Rows, conv: nn.Conv2d, padding: str = 'zeros', pad: int | None 
     reach = dilation * (k - 1) + 1
     shape = (n, conv.out_channels, (h + 2 * pad - reach) // stride + 1, (w + 2 * pad - reach) // stride + 1)
 
-    def read(top, bottom):
+    def read(top: int, bottom: int) -> Tensor:
         x = rows.window(top * stride - pad, (bottom - 1) * stride - pad + reach, padding)
         if pad and padding == 'reflect':
             x = F.pad(x, (pad, pad, 0, 0), mode='reflect')
@@ -108,7 +108,7 @@ def _conv_transpose(rows: _Rows, conv: nn.ConvTranspose2d) -> _Rows:
     """Transposed 3x3 convolution that doubles the size: rows 2i and 2i + 1 depend on rows i and i + 1 of the input."""
     n, _, h, w = rows.shape
 
-    def read(top, bottom):
+    def read(top: int, bottom: int) -> Tensor:
         first, last = top // 2, (bottom + 1) // 2
         x = rows.window(first, last + 1, 'zeros')
         y = F.conv_transpose2d(x, conv.weight, conv.bias, 2, 1, (0, 1))
@@ -120,7 +120,7 @@ def _conv_transpose(rows: _Rows, conv: nn.ConvTranspose2d) -> _Rows:
 def _upsample(rows: _Rows) -> _Rows:
     n, c, h, w = rows.shape
 
-    def read(top, bottom):
+    def read(top: int, bottom: int) -> Tensor:
         first = top // 2
         x = rows.read(first, (bottom + 1) // 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
         return x[:, :, top - 2 * first:bottom - 2 * first]
@@ -134,6 +134,10 @@ def _norm(rows: _Rows, eps: float) -> _Rows:
     scale = (var + eps).rsqrt()
     shift, scale = (-mean * scale).float(), scale.float()
     return rows.map(lambda x, top, bottom: torch.addcmul(shift, x.float(), scale))
+
+
+def _leaky_relu(slope: float) -> Callable[[Tensor, int, int], Tensor]:
+    return lambda x, top, bottom: F.leaky_relu_(x, slope)
 
 
 def _run(rows: _Rows, layers: Iterable[nn.Module], keep: bool = False, full_precision: bool = False) -> _Rows:
@@ -153,7 +157,7 @@ def _run(rows: _Rows, layers: Iterable[nn.Module], keep: bool = False, full_prec
         elif isinstance(layer, nn.ReLU):
             rows = rows.map(lambda x, top, bottom: x.relu_())
         elif isinstance(layer, nn.LeakyReLU):
-            rows = rows.map(lambda x, top, bottom, slope=layer.negative_slope: F.leaky_relu_(x, slope))
+            rows = rows.map(_leaky_relu(layer.negative_slope))
         else:
             raise TypeError(f'Layers of type {type(layer).__name__} cannot be run in strips; use mode guided.')
     return rows
@@ -164,7 +168,7 @@ def _aspp(rows: _Rows, aspp: ASPP) -> _Rows:
     pooled = aspp.pool(rows.moments()[0].float())
     n, width = pooled.shape[:2]
 
-    def read(top, bottom):
+    def read(top: int, bottom: int) -> Tensor:
         parts = [branch.read(top, bottom) for branch in branches]
         return torch.cat([*parts, pooled.to(parts[0].dtype).expand(-1, -1, *parts[0].shape[2:])], dim=1)
 
@@ -177,7 +181,8 @@ def _ema(rows: _Rows, ema: EMA) -> _Rows:
     n, c, h, w = rows.shape
     group = rows.map(lambda x, top, bottom: x.reshape(n * ema.factor, c // ema.factor, bottom - top, w),
                      (n * ema.factor, c // ema.factor, h, w))
-    row_means, column_sum = [], 0.0
+    row_means: list[Tensor] = []
+    column_sum = torch.zeros(1, dtype=torch.float64, device=ema.gn.bias.device)
     for top, bottom in group.bounds():
         x = group.read(top, bottom).float()
         row_means.append(x.mean(3, keepdim=True))
@@ -196,7 +201,7 @@ def _ema(rows: _Rows, ema: EMA) -> _Rows:
     offset = (offset * attention_local).sum(1, keepdim=True).float()
     scale = (scale * attention_local).float()
 
-    def read(top, bottom):
+    def read(top: int, bottom: int) -> Tensor:
         gate = (local.read(top, bottom) * attention_gated).sum(1, keepdim=True) + offset
         gate += (gated.read(top, bottom) * scale).sum(1, keepdim=True)
         return (group.read(top, bottom) * gate.sigmoid_()).reshape(n, c, bottom - top, w)
@@ -251,7 +256,7 @@ def enhance_exact(net: EMAResNetGenerator, x: Tensor, tile: int = TILE, adapt: C
     Raises:
         TypeError: If ``net`` is another network.
     """
-    net = getattr(net, '_orig_mod', net)
+    net = getattr(net, '_orig_mod', net)  # type: ignore[assignment]
     if not isinstance(net, EMAResNetGenerator):
         raise TypeError(f'Mode exact needs an EMAResNetGenerator, got {type(net).__name__}; use mode direct or guided.')
     h, w = x.shape[2:]
