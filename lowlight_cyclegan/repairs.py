@@ -200,7 +200,7 @@ def model_to_device(self: BaseModel, net: nn.Module) -> nn.Module:
 
 def mend_training_scripts(ours: bool) -> None:
     """Repair the functions of train.py, which live in ``__main__`` too when it is run as a script."""
-    from .data.data_sampler import EpochSampler
+    from .data.epoch_sampler import EpochSampler
     scripts = [train_script]
     main = sys.modules['__main__']
     if osp.realpath(getattr(main, '__file__', None) or '').endswith(osp.join('basicsr', 'train.py')):

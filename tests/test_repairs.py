@@ -13,7 +13,7 @@ from basicsr.data.data_sampler import EnlargedSampler  # noqa: E402
 from basicsr.models.base_model import BaseModel  # noqa: E402
 from basicsr.utils import options  # noqa: E402
 from lowlight_cyclegan import repairs  # noqa: E402
-from lowlight_cyclegan.data.data_sampler import EpochSampler  # noqa: E402
+from lowlight_cyclegan.data.epoch_sampler import EpochSampler  # noqa: E402
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-from .data_sampler import EpochSampler, SampleIndex
+from .epoch_sampler import EpochSampler, SampleIndex
 from .paired_name_list_dataset import PairedNameListDataset
 from .unpaired_image_dataset import UnpairedImageDataset
 

@@ -1,3 +1,4 @@
+"""Lists of names, folders and LMDBs of images, and decoding."""
 import cv2
 import numpy as np
 import os
@@ -6,10 +7,7 @@ from basicsr.utils import FileClient, get_root_logger
 from concurrent.futures import ThreadPoolExecutor
 from os import path as osp
 
-__all__ = [
-    'IMAGE_EXTENSIONS', 'FileReader', 'available_memory', 'decode_image', 'map_threaded', 'read_name_list',
-    'scan_images'
-]
+__all__ = ['IMAGE_EXTENSIONS', 'FileReader', 'decode_image', 'map_threaded', 'read_name_list', 'scan_images']
 
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 _SYSTEM_FILES = ('thumbs.db', 'desktop.ini')
@@ -26,17 +24,17 @@ def read_name_list(path, key):
         list[str]: Names in the file's order, each once.
 
     Raises:
-        SystemExit: The file cannot be read or holds no name.
+        ValueError: The file cannot be read or holds no name.
     """
     try:
         with open(path, encoding='utf-8-sig') as f:
             names = [re.sub(r'(^|\s)#.*', '', line).strip() for line in f]
     except (OSError, UnicodeDecodeError) as error:
-        raise SystemExit(f"{key}: the list '{path}' cannot be read ({error}); "
+        raise ValueError(f"{key}: the list '{path}' cannot be read ({error}); "
                          'give a text file with one file name per line') from None
     names = [name for name in dict.fromkeys(names) if name]
     if not names:
-        raise SystemExit(f"{key}: the list '{path}' holds no names; write one file name without extension per line")
+        raise ValueError(f"{key}: the list '{path}' holds no names; write one file name without extension per line")
     return names
 
 
@@ -54,17 +52,18 @@ def scan_images(root, key, io_backend):
         list[tuple[str, str]]: (name without extension, path for the file client). An LMDB's keys are both.
 
     Raises:
-        SystemExit: The folder is missing or holds no image.
+        FileNotFoundError: The folder is missing.
+        ValueError: It holds no image, or is no LMDB of BasicSR.
     """
     if io_backend['type'] not in ('disk', 'lmdb'):
-        raise SystemExit(f"io_backend: type '{io_backend['type']}' is not supported here; use disk or lmdb")
+        raise ValueError(f"io_backend: type '{io_backend['type']}' is not supported here; use disk or lmdb")
     if not osp.isdir(root):
-        raise SystemExit(f"{key}: folder '{root}' does not exist")
+        raise FileNotFoundError(f"{key}: folder '{root}' does not exist")
 
     if io_backend['type'] == 'lmdb':
         meta = osp.join(root, 'meta_info.txt')
         if not (osp.isfile(meta) and osp.isfile(osp.join(root, 'data.mdb'))):
-            raise SystemExit(f"{key}: '{root}' is no LMDB of BasicSR (data.mdb and meta_info.txt); make it with "
+            raise ValueError(f"{key}: '{root}' is no LMDB of BasicSR (data.mdb and meta_info.txt); make it with "
                              "BasicSR's scripts/data_preparation/create_lmdb.py, or use io_backend type disk")
         with open(meta, encoding='utf-8') as f:
             # a line is 'name.png (400,600,3) 1'; names may hold dots and spaces
@@ -79,7 +78,7 @@ def scan_images(root, key, io_backend):
 
     if not images:
         found = f'; it has {len(others)} other files, such as {others[0]}' if others else ''
-        raise SystemExit(f"{key}: no image in '{root}' ({', '.join(IMAGE_EXTENSIONS)}){found}")
+        raise ValueError(f"{key}: no image in '{root}' ({', '.join(IMAGE_EXTENSIONS)}){found}")
     if others:
         shown = ', '.join(others[:5]) + (', ...' if len(others) > 5 else '')
         get_root_logger().info(f'{key}: {len(others)} files without an image extension ignored: {shown}')
@@ -97,7 +96,7 @@ class FileReader:
         roots (dict[str, str]): Folder or LMDB of each client key, for example of 'lq' and 'gt'.
 
     Raises:
-        SystemExit: An LMDB cannot be opened.
+        ValueError: An LMDB cannot be opened.
     """
     _lmdbs = {}
     _process = None
@@ -110,6 +109,7 @@ class FileReader:
             self._client(key)
 
     def get(self, path, key):
+        """Bytes of a file, or of an LMDB's entry, below the root of ``key``."""
         return self._client(key).get(path)
 
     def _client(self, key):
@@ -126,7 +126,7 @@ class FileReader:
             try:
                 self._lmdbs[root] = FileClient('lmdb', db_paths=root, **self.options)
             except lmdb.Error as error:
-                raise SystemExit(f"dataroot_{key}: LMDB '{root}' cannot be opened ({error})") from None
+                raise ValueError(f"dataroot_{key}: LMDB '{root}' cannot be opened ({error})") from None
         return self._lmdbs[root]
 
 
@@ -154,21 +154,6 @@ def decode_image(content):
     if img is None:
         raise ValueError('not an image OpenCV can decode, or cut short')
     return img
-
-
-def available_memory():
-    """Bytes that can be taken without swapping, within the limit of a container; without Linux's /proc, 16 GB."""
-    try:
-        with open('/proc/meminfo') as f:
-            available = int(re.search(r'MemAvailable:\s+(\d+) kB', f.read())[1]) * 1024
-    except (OSError, TypeError):
-        return 16 * 10**9
-    try:
-        with open('/sys/fs/cgroup/memory.max') as limit, open('/sys/fs/cgroup/memory.current') as used:
-            available = min(available, max(0, int(limit.read()) - int(used.read())))
-    except (OSError, ValueError):  # no container, or one without a limit ('max')
-        pass
-    return available
 
 
 def map_threaded(function, items):

@@ -1,3 +1,4 @@
+"""Validation pairs by name."""
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils.registry import DATASET_REGISTRY
 from collections import defaultdict
@@ -13,8 +14,9 @@ __all__ = ['PairedNameListDataset']
 class PairedNameListDataset(PairedImageDataset):
     """PairedImageDataset that pairs files by name, whatever their extensions, and can be restricted to a list.
 
-    The options are those of PairedImageDataset, with `names` in the place of `meta_info_file`. All pairs are decoded
-    once at the start: a score is comparable only over the same pictures, so a bad file ends the run before it begins.
+    The options are those of PairedImageDataset, with ``names`` in the place of ``meta_info_file``. All pairs are
+    decoded once at the start: a score is comparable only over the same pictures, so a bad file ends the run before it
+    begins.
 
     Args:
         opt (dict): Config as for PairedImageDataset, and:
@@ -24,7 +26,8 @@ class PairedNameListDataset(PairedImageDataset):
             scale (int): Size of gt over size of lq. Default: 1.
 
     Raises:
-        SystemExit: One line, for a name that is missing, has several files, cannot be read, or where gt is smaller
+        FileNotFoundError: A folder is missing.
+        ValueError: One line, for a name that is missing, has several files, cannot be read, or where gt is smaller
             than lq times scale.
     """
 
@@ -47,7 +50,7 @@ class PairedNameListDataset(PairedImageDataset):
         else:
             names = [name for name in files['gt'] if self.filename_tmpl.format(name) in files['lq']]
             if not names:
-                raise SystemExit(f"dataroot_lq, dataroot_gt: no name is in both '{self.lq_folder}' and "
+                raise ValueError(f"dataroot_lq, dataroot_gt: no name is in both '{self.lq_folder}' and "
                                  f"'{self.gt_folder}'")
         self.paths = [{
             'lq_path': self._only_file(files['lq'], self.filename_tmpl.format(name), 'lq'),
@@ -61,8 +64,8 @@ class PairedNameListDataset(PairedImageDataset):
             return found[0]
         root = self.opt[f'dataroot_{key}']
         if found:
-            raise SystemExit(f"dataroot_{key}: '{name}' is ambiguous in '{root}': {', '.join(sorted(found))}; keep one")
-        raise SystemExit(f"dataroot_{key}: no image named '{name}' in '{root}'; "
+            raise ValueError(f"dataroot_{key}: '{name}' is ambiguous in '{root}': {', '.join(sorted(found))}; keep one")
+        raise ValueError(f"dataroot_{key}: no image named '{name}' in '{root}'; "
                          'mend the list of names (names are written without extension) or the folder')
 
     def _check_images(self):
@@ -71,11 +74,11 @@ class PairedNameListDataset(PairedImageDataset):
             try:
                 return decode_image(self.file_client.get(path, key)).shape[:2]
             except (OSError, ValueError) as error:
-                raise SystemExit(f"dataroot_{key}: '{path}' cannot be read ({error})") from None
+                raise ValueError(f"dataroot_{key}: '{path}' cannot be read ({error})") from None
 
         shapes = map_threaded(lambda pair: (shape(pair['lq_path'], 'lq'), shape(pair['gt_path'], 'gt')), self.paths)
         scale = self.opt['scale']
         for pair, ((h_lq, w_lq), (h_gt, w_gt)) in zip(self.paths, shapes, strict=True):
             if h_gt < h_lq * scale or w_gt < w_lq * scale:
-                raise SystemExit(f"dataroot_gt: '{pair['gt_path']}' is {w_gt}x{h_gt}, but its lq image is "
+                raise ValueError(f"dataroot_gt: '{pair['gt_path']}' is {w_gt}x{h_gt}, but its lq image is "
                                  f'{w_lq}x{h_lq} and scale is {scale}')

@@ -1,3 +1,4 @@
+"""LPIPS, with weights that are given or fetched."""
 import functools
 import os
 import pickle
@@ -26,7 +27,7 @@ def _load_trunk(net, trunk):
             return torch.load(trunk, map_location='cpu', weights_only=True)
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             reason = str(error).split('\n')[0]
-            raise SystemExit(f"LPIPS: trunk '{trunk}' cannot be loaded ({reason}); "
+            raise ValueError(f"LPIPS: trunk '{trunk}' cannot be loaded ({reason}); "
                              f'give a weights file of torchvision for {net}') from None
     weights = get_weight(_TRUNKS[net])
     try:
@@ -34,7 +35,7 @@ def _load_trunk(net, trunk):
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         path = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(weights.url))
         reason = str(error).split('\n')[0]
-        raise SystemExit(f'LPIPS: the {net} trunk could not be fetched ({reason}); put {weights.url} '
+        raise ValueError(f'LPIPS: the {net} trunk could not be fetched ({reason}); put {weights.url} '
                          f"at '{path}', or give the file's path as option trunk") from None
 
 
@@ -49,10 +50,10 @@ def build_lpips(net='alex', trunk=None, device='cpu'):
         device (str): Device of the network.
 
     Raises:
-        SystemExit: One line, for an unknown net and for weights that are missing, unreadable or of another net.
+        ValueError: One line, for an unknown net and for weights that are missing, unreadable or of another net.
     """
     if net not in _TRUNKS:
-        raise SystemExit(f"LPIPS: net '{net}' is unknown; use one of {', '.join(_TRUNKS)}")
+        raise ValueError(f"LPIPS: net '{net}' is unknown; use one of {', '.join(_TRUNKS)}")
     import lpips
     weights = _load_trunk(net, trunk)
     # the random trunk that is replaced below must not disturb the run's random numbers
@@ -65,7 +66,7 @@ def build_lpips(net='alex', trunk=None, device='cpu'):
         model.net.load_state_dict(state)
     except (KeyError, TypeError, RuntimeError) as error:
         reason = ' '.join(str(error).split('\n')[:2])
-        raise SystemExit(f"LPIPS: '{trunk}' does not hold the {net} trunk ({reason}); "
+        raise ValueError(f"LPIPS: '{trunk}' does not hold the {net} trunk ({reason}); "
                          f"give torchvision's weights for {net}") from None
     return model.requires_grad_(False).to(device)
 

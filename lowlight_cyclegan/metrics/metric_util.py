@@ -1,3 +1,4 @@
+"""What the metrics share."""
 import numpy as np
 import torch
 from basicsr.metrics.metric_util import reorder_image
@@ -13,4 +14,5 @@ def to_rgb_tensor(img, crop_border, input_order):
 
 
 def default_device():
+    """'cuda' where torch finds a GPU, else 'cpu'."""
     return 'cuda' if torch.cuda.is_available() else 'cpu'

@@ -1,3 +1,4 @@
+"""NIQE that gives nan where it is undefined."""
 import functools
 import math
 import numpy as np

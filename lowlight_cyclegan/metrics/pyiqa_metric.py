@@ -1,3 +1,4 @@
+"""Any metric of pyiqa by its name."""
 import difflib
 import torch
 from basicsr.utils.registry import METRIC_REGISTRY
@@ -19,7 +20,7 @@ def build_pyiqa(metric, device='cpu', **kwargs):
         kwargs: pyiqa's own options of the metric.
 
     Raises:
-        SystemExit: One line: pyiqa is missing, the name is unknown or not for single images, weights are unavailable.
+        ValueError: One line: pyiqa is missing, the name is unknown or not for single images, weights are unavailable.
     """
     key = metric, device, repr(sorted(kwargs.items()))
     if key in _networks:
@@ -27,18 +28,18 @@ def build_pyiqa(metric, device='cpu', **kwargs):
     try:
         import pyiqa
     except ImportError as error:
-        raise SystemExit(f'calculate_pyiqa: the package pyiqa cannot be imported ({error}); '
+        raise ValueError(f'calculate_pyiqa: the package pyiqa cannot be imported ({error}); '
                          'pip install "lowlight_cyclegan[pyiqa]" (its licence is for non-commercial use)') from None
     # these compare folders of images
     names = [name for name in pyiqa.list_models() if 'fid' not in name and name != 'inception_score']
     if metric not in names:
         near = difflib.get_close_matches(str(metric), names) or names
-        raise SystemExit(f"calculate_pyiqa: no metric '{metric}' for single images in pyiqa; "
+        raise ValueError(f"calculate_pyiqa: no metric '{metric}' for single images in pyiqa; "
                          f"nearest: {', '.join(near)}")
     try:
         _networks[key] = pyiqa.create_metric(metric, device=torch.device(device), **kwargs)
     except OSError as error:
-        raise SystemExit(f"calculate_pyiqa: the weights of '{metric}' could not be fetched ({error}); run once with "
+        raise ValueError(f"calculate_pyiqa: the weights of '{metric}' could not be fetched ({error}); run once with "
                          "network access, or choose one without weights, such as 'psnr' or 'ssim'") from None
     return _networks[key]
 
@@ -66,7 +67,7 @@ def calculate_pyiqa(img, img2=None, crop_border=0, input_order='HWC', metric='ps
     images = [to_rgb_tensor(img, crop_border, input_order)]
     if network.metric_mode == 'FR':
         if img2 is None:
-            raise SystemExit(f"calculate_pyiqa: '{metric}' needs a reference image; give the dataset a dataroot_gt, "
+            raise ValueError(f"calculate_pyiqa: '{metric}' needs a reference image; give the dataset a dataroot_gt, "
                              'or choose a no-reference metric')
         images.append(to_rgb_tensor(img2, crop_border, input_order))
     with torch.inference_mode():

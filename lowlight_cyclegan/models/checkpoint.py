@@ -4,6 +4,8 @@ import io
 import os
 import re
 import torch
+import torch.distributed as dist
+from basicsr.utils import get_root_logger
 from collections import OrderedDict
 from os import path as osp
 
@@ -49,8 +51,42 @@ class Checkpoints:
 
     def __init__(self, opt):
         self.models, self.states = opt['path']['models'], opt['path']['training_states']
-        self.rank = opt['rank']
+        self.dist, self.rank, self.world_size = opt['dist'], opt['rank'], opt['world_size']
         self.keep_last = opt['logger'].get('keep_last')
+
+    def save(self, networks, state, rank_state, iteration):
+        """Save a checkpoint, together with the other ranks; the oldest ones beyond ``keep_last`` are removed.
+
+        Args:
+            networks (dict[str, dict[str, nn.Module]]): What to store of each network, by name and key.
+            state (dict): Training state that all ranks have alike.
+            rank_state (dict): Training state of this rank.
+            iteration (int): Its number.
+
+        Raises:
+            OSError: A file cannot be written.
+        """
+        if self.rank > 0:
+            atomic_save(rank_state, self._rank_path(iteration))
+        files = self._save_networks(networks, iteration)
+        if self.dist:
+            dist.barrier()  # the state comes last
+        if self.rank == 0:
+            state = {**state, 'world_size': self.world_size, 'files': files, **rank_state}
+            atomic_save(state, osp.join(self.states, f'{iteration}.state'))
+            if self.keep_last:
+                self._remove_old(iteration)
+
+    def save_latest(self, networks):
+        """Save the networks alone, as the last ones of the run."""
+        self._save_networks(networks, 'latest')
+
+    def _save_networks(self, networks, suffix):
+        """Networks of the first rank; returns the files' SHA-256 by name."""
+        if self.rank > 0:
+            return {}
+        return {f'net_{name}_{suffix}.pth': self.save_network(f'net_{name}_{suffix}', nets)
+                for name, nets in networks.items()}
 
     def save_network(self, label, nets):
         """Save the weights of a network under one or several keys into ``<label>.pth``.
@@ -60,32 +96,26 @@ class Checkpoints:
             nets (dict[str, nn.Module]): By key, such as 'params' and 'params_ema'.
 
         Returns:
-            dict[str, str]: File name -> SHA-256.
+            str: SHA-256 of the file.
         """
         states = {}
         for key, net in nets.items():
             states[key] = OrderedDict((k, v.cpu().contiguous()) for k, v in net.state_dict().items())
-        return {f'{label}.pth': atomic_save(states, osp.join(self.models, f'{label}.pth'))}
+        return atomic_save(states, osp.join(self.models, f'{label}.pth'))
 
-    def save_rank(self, state, iteration):
-        """Save what a rank other than the first keeps for itself."""
-        atomic_save(state, self._rank_path(iteration))
-
-    def load_rank(self, resume_state):
-        """What this rank kept for itself: part of the state on the first rank; None where there is none."""
+    def load_rank(self, state):
+        """This rank's state of a checkpoint, given what all share; None on a rank that was not there."""
+        if state['world_size'] != self.world_size:
+            get_root_logger().warning(
+                f"This checkpoint was saved by {state['world_size']} processes and is resumed by {self.world_size}: "
+                'what a rank keeps for itself starts empty on new ones, and batches differ from here on.')
         if self.rank == 0:
-            return resume_state
-        path = self._rank_path(resume_state['iter'])
-        return torch.load(path, map_location='cpu') if osp.exists(path) else None
+            return state
+        path = self._rank_path(state['iter'])
+        return torch.load(path, map_location='cpu', weights_only=True) if osp.exists(path) else None
 
     def _rank_path(self, iteration):
         return osp.join(self.states, f'{iteration}_rank{self.rank}.pth')
-
-    def save_state(self, state, iteration):
-        """Complete a checkpoint by its state; remove the oldest ones beyond ``keep_last``."""
-        atomic_save(state, osp.join(self.states, f'{iteration}.state'))
-        if self.keep_last:
-            self._remove_old(iteration)
 
     def _remove_old(self, iteration):
         """Remove all but the newest checkpoints, the state first: a checkpoint is never half there.

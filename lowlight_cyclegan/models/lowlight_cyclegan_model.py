@@ -14,7 +14,8 @@ from collections import OrderedDict
 from lowlight_cyclegan.registry import register_once
 from .exposure_jitter import ExposureJitter
 from .image_pool import ImagePool
-from .lowlight_model import LowLightModel, at_least_fp32
+from .lowlight_model import LowLightModel
+from .speed import at_least_fp32
 
 __all__ = ['LowLightCycleGANModel']
 

@@ -1,17 +1,14 @@
 """What the models here share: enhancement by one generator that is trained, validated and resumed exactly."""
 import numpy as np
 import shlex
-import signal
 import sys
 import torch
 import torch.distributed as dist
 from basicsr.archs import build_network
 from basicsr.models.base_model import BaseModel
-from basicsr.utils import get_root_logger, imwrite, set_random_seed, tensor2img
-from basicsr.utils.dist_util import master_only
+from basicsr.utils import get_root_logger, set_random_seed
 from collections import OrderedDict
 from copy import deepcopy
-from os import path as osp
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -19,25 +16,11 @@ from lowlight_cyclegan.archs.self_ensemble_arch import self_ensemble
 from .checkpoint import Checkpoints
 from .loss_meter import LossMeter
 from .lr_scheduler import LinearDecayLR
+from .speed import speed_options
 from .stop_signal import StopSignal
-from .validation import Validator
+from .validation import Validator, save_strip
 
-__all__ = ['LowLightModel', 'at_least_fp32']
-
-AMP_DTYPES = {'bf16': torch.bfloat16, None: None}
-
-
-def at_least_fp32(x):
-    """The tensor in fp32 or more: losses are never taken in half precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def has_bf16(device):
-    """Whether a device has instructions for bf16: without them it is slower than fp32."""
-    if device.type == 'cuda':
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    queries = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
-    return device.type == 'cpu' and any(getattr(torch.cpu, query, bool)() for query in queries)
+__all__ = ['LowLightModel']
 
 
 class LowLightModel(BaseModel):
@@ -63,11 +46,7 @@ class LowLightModel(BaseModel):
 
     def __init__(self, opt):
         super().__init__(opt)
-        speed = self._speed_options()
-        if speed['amp'] not in AMP_DTYPES:
-            raise ValueError(f"amp: {speed['amp']!r} is not supported, use auto, bf16 or leave it out (~).")
-        self.amp_dtype = AMP_DTYPES[speed['amp']]
-        self.memory_format = torch.channels_last if speed['channels_last'] else torch.contiguous_format
+        self.amp_dtype, self.memory_format = speed_options(opt, self.device)
         self.networks = OrderedDict()
         for name in self.network_names if self.is_train else ('g', ):
             self.networks[name] = self._build_network(name)
@@ -77,16 +56,6 @@ class LowLightModel(BaseModel):
             self.init_training_settings()
 
     # ---------------------------------------------------------------- building
-
-    def _speed_options(self):
-        """``amp`` and ``channels_last``, where they are auto with what suits the device."""
-        best = {'amp': 'bf16' if has_bf16(self.device) else None, 'channels_last': self.device.type != 'cpu'}
-        options = {key: self.opt.get(key) for key in best}
-        chosen = {key: best[key] for key, value in options.items() if value == 'auto'}
-        if chosen and self.is_train:
-            chosen_names = (f"{key}: {'~' if value is None else str(value).lower()}" for key, value in chosen.items())
-            get_root_logger().info(f"auto on this {self.device.type} is {', '.join(chosen_names)}.")
-        return {**options, **chosen}
 
     def _build_network(self, name):
         net = build_network(self.opt[f'network_{name}'])
@@ -130,11 +99,8 @@ class LowLightModel(BaseModel):
         self.loss_meter = LossMeter(self.device, self.checkpoints.states)
         self._saved_iteration = 0
         self._pending_save = None  # (epoch, iteration) of a checkpoint that waits for its validation
-        self._validated = {}  # dataset name -> iteration
         self.visuals = OrderedDict()
-        self.stop_signal = StopSignal()
-        # Flags are agreed on between CPUs: no rank waits for its GPU.
-        self._flag_group = dist.new_group(backend='gloo') if self.opt['dist'] else None
+        self.stop_signal = StopSignal(self.opt['dist'])
 
     def _init_losses(self, train_opt):
         """Build what :meth:`_train_step` needs from the section ``train``."""
@@ -221,24 +187,19 @@ class LowLightModel(BaseModel):
         """
         return self.reduce_loss_dict(self.loss_meter.take())
 
-    def _any_rank(self, flag):
-        """Whether the flag is set on any rank, the same answer on all of them."""
-        if self._flag_group is None:
-            return bool(flag)
-        flag = torch.tensor(int(flag))
-        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._flag_group)
-        return bool(flag)
-
     def _stop_if_asked(self):
         """After SIGTERM or Ctrl-C: save and exit with the signal's code, once a validation that is due is done."""
-        if self._validation_due(self.iteration) or not self._any_rank(self.stop_signal.received):
+        if self.validator.is_due(self.iteration):
+            return
+        signum = self.stop_signal.on_any_rank()
+        if not signum:
             return
         if self._saved_iteration != self.iteration:
             self._save(self.epoch, self.iteration)
         again = 'the same command' if self.opt['dist'] else shlex.join(sys.orig_argv)
         again += '' if '--auto_resume' in sys.orig_argv else ' --auto_resume'
         get_root_logger().warning(f'Stopped at iteration {self.iteration}, everything saved. To continue: {again}')
-        sys.exit(128 + (self.stop_signal.received or signal.SIGTERM))
+        sys.exit(128 + signum)
 
     # -------------------------------------------------------------- validation
 
@@ -281,7 +242,7 @@ class LowLightModel(BaseModel):
         if self.is_train:
             # BasicSR's loop ends one iteration late, with a validation of weights that it may have validated already.
             current_iter = min(current_iter, self.opt['train']['total_iter'])
-            if self._validated.get(dataset_name) == current_iter:
+            if self.validator.done.get(dataset_name) == current_iter:
                 return
         if self.opt['dist']:  # BatchNorm's statistics, which each rank takes of its own batches
             for buffer in self._tested_network().buffers():
@@ -289,38 +250,14 @@ class LowLightModel(BaseModel):
         new_best = self.validator.run(dataset, self._enhance, current_iter, save_img, tb_logger)
         if not self.is_train:
             return
-        self._validated[dataset_name] = current_iter
-        if self.opt['logger'].get('keep_best') in new_best and dataset_name == self._validation_names()[0]:
-            self._save_network('g', 'best')
-        if save_img:
-            self._save_strip(current_iter, tb_logger)
-        if self._pending_save is not None and not self._validation_due(current_iter):
+        if self.opt['logger'].get('keep_best') in new_best and dataset_name == self.validator.names[0]:
+            self.checkpoints.save_network('net_g_best', self._stored('g'))
+        if save_img and self.opt['rank'] == 0:
+            save_strip(self.visuals, self.opt['path']['visualization'], current_iter, tb_logger)
+        if self._pending_save is not None and not self.validator.is_due(current_iter):
             self._save(*self._pending_save)
             self._pending_save = None
         self._stop_if_asked()
-
-    def _validation_names(self):
-        return [opt['name'] for phase, opt in self.opt['datasets'].items() if phase.split('_')[0] == 'val']
-
-    def _validation_due(self, iteration):
-        """Whether BasicSR's loop will validate this iteration and has not done so on every dataset."""
-        if self.opt.get('val') is None or iteration <= 0 or iteration % self.opt['val']['val_freq']:
-            return False
-        return any(self._validated.get(name) != iteration for name in self._validation_names())
-
-    @master_only
-    def _save_strip(self, current_iter, tb_logger):
-        """A row for each image of the last training batch, a column for each entry of ``visuals``."""
-        if not self.visuals:
-            return
-        columns = [v[:4].detach().float().cpu() for v in self.visuals.values()]
-        strip = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)  # (3, n * h, columns * w)
-        strip = (strip.clamp(-1, 1) + 1) / 2
-        name = '_'.join(self.visuals)
-        folder = osp.join(self.opt['path']['visualization'], 'training')
-        imwrite(tensor2img(strip), osp.join(folder, f'{name}_{current_iter}.png'))
-        if tb_logger:
-            tb_logger.add_image(f'training/{name}', strip, current_iter)
 
     # ------------------------------------------------------------- checkpoints
 
@@ -331,47 +268,34 @@ class LowLightModel(BaseModel):
             OSError: A file cannot be written.
             ValueError: A loss is not finite.
         """
-        if self._validation_due(current_iter):
+        if self.validator.is_due(current_iter):
             self._pending_save = (epoch, current_iter)
         else:
             self._save(epoch, current_iter)
 
     def _save(self, epoch, current_iter):
-        """The networks, then the training state that names them; -1 saves the networks alone, as latest."""
+        """Save the networks and everything else that the next iteration depends on; -1 is the networks alone."""
         self.loss_meter.check()
-        if current_iter != -1 and self.opt['rank'] > 0:
-            self.checkpoints.save_rank(self._rank_state(), current_iter)
-        files = {}
-        for name in self.networks:
-            files.update(self._save_network(name, 'latest' if current_iter == -1 else current_iter) or {})
-        if self.opt['dist']:
-            dist.barrier()
-        if current_iter != -1:
-            self._save_state(epoch, current_iter, files)
-            self._saved_iteration = current_iter
-
-    @master_only
-    def _save_network(self, name, suffix):
-        """Save a network, G with its averaged weights; returns the files' hashes by name."""
-        nets = {'params': self.get_bare_model(self.networks[name])}
-        if name == 'g' and self.net_g_ema is not None:
-            nets['params_ema'] = self.net_g_ema
-        return self.checkpoints.save_network(f'net_{name}_{suffix}', nets)
-
-    @master_only
-    def _save_state(self, epoch, current_iter, files):
-        """Everything but the networks that the next iteration depends on; ``files`` are the networks' hashes."""
+        networks = {name: self._stored(name) for name in self.networks}
+        if current_iter == -1:
+            self.checkpoints.save_latest(networks)
+            return
         state = {
             'epoch': epoch,
             'iter': current_iter,
             'optimizers': [o.state_dict() for o in self.optimizers],
             'schedulers': [s.state_dict() for s in self.schedulers],
             'best_metric_results': self.validator.best,
-            'world_size': self.opt['world_size'],
-            'files': files,
-            **self._rank_state()
         }
-        self.checkpoints.save_state(state, current_iter)
+        self.checkpoints.save(networks, state, self._rank_state(), current_iter)
+        self._saved_iteration = current_iter
+
+    def _stored(self, name):
+        """What a network's file holds, by key: for G its averaged weights, too."""
+        nets = {'params': self.get_bare_model(self.networks[name])}
+        if name == 'g' and self.net_g_ema is not None:
+            nets['params_ema'] = self.net_g_ema
+        return nets
 
     def _rank_state(self):
         """Training state that each rank has for itself, as a dict."""
@@ -390,11 +314,6 @@ class LowLightModel(BaseModel):
                         state[key] = torch.empty_like(parameter).copy_(value)
         self.iteration, self.epoch = resume_state['iter'], resume_state['epoch']
         self.validator.best = resume_state['best_metric_results']
-        if resume_state['world_size'] != self.opt['world_size']:
-            get_root_logger().warning(
-                f"This checkpoint was saved by {resume_state['world_size']} processes and is resumed by "
-                f"{self.opt['world_size']}: what a rank keeps for itself starts empty on new ones, and batches differ "
-                'from here on.')
         rank_state = self.checkpoints.load_rank(resume_state)
         if rank_state is not None:
             self._load_rank_state(rank_state)

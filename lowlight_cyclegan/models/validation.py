@@ -3,6 +3,7 @@ import csv
 import inspect
 import numpy as np
 import os
+import torch
 import torch.distributed as dist
 from basicsr.metrics import calculate_metric
 from basicsr.utils import get_root_logger, imwrite, tensor2img
@@ -11,7 +12,7 @@ from os import path as osp
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-__all__ = ['Validator']
+__all__ = ['Validator', 'save_strip']
 
 
 class Validator:
@@ -22,6 +23,7 @@ class Validator:
 
     Attributes:
         means (dict[str, float]): Mean of each metric over the images of the last dataset, without nan and infinities.
+        done (dict[str, int]): Dataset -> iteration of its last validation.
         best (dict[str, dict]): Dataset -> metric -> ``better``, ``val`` and ``iter``, as BasicSR stores them.
     """
 
@@ -29,6 +31,14 @@ class Validator:
         self.opt = opt
         self.means = {}
         self.best = {}
+        self.done = {}
+        self.names = [o['name'] for phase, o in opt['datasets'].items() if phase.split('_')[0] == 'val']
+
+    def is_due(self, iteration):
+        """Whether BasicSR's loop will validate this iteration and has not done so on every dataset."""
+        if self.opt.get('val') is None or iteration <= 0 or iteration % self.opt['val']['val_freq']:
+            return False
+        return any(self.done.get(name) != iteration for name in self.names)
 
     def run(self, dataset, enhance, iteration, save_img, tb_logger):
         """Measure a dataset.
@@ -64,6 +74,7 @@ class Validator:
             dist.all_gather_object(shares, rows)
             rows = [row for share in shares for row in share]
         rows = [(img_name, metrics) for _, img_name, metrics in sorted(rows)]
+        self.done[dataset_name] = iteration
         return self._report(dataset_name, rows, iteration, tb_logger) if rank == 0 else set()
 
     def measure(self, images):
@@ -121,3 +132,23 @@ class Validator:
         if value >= best['val'] if best['better'] == 'higher' else value <= best['val']:
             best.update(val=value, iter=iteration)
         return best
+
+
+def save_strip(visuals, folder, iteration, tb_logger):
+    """Save pictures of the last training batch: a row for each image, a column for each entry.
+
+    Args:
+        visuals (dict[str, Tensor]): (n, 3, h, w) in [-1, 1]; four images at most are shown.
+        folder (str): It takes ``training/<names>_<iteration>.png``.
+        iteration (int): Of the batch.
+        tb_logger (SummaryWriter | None): TensorBoard, which shows them as well.
+    """
+    if not visuals:
+        return
+    columns = [v[:4].detach().float().cpu() for v in visuals.values()]
+    strip = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)  # (3, n * h, columns * w)
+    strip = (strip.clamp(-1, 1) + 1) / 2
+    name = '_'.join(visuals)
+    imwrite(tensor2img(strip), osp.join(folder, 'training', f'{name}_{iteration}.png'))
+    if tb_logger:
+        tb_logger.add_image(f'training/{name}', strip, iteration)

@@ -82,14 +82,14 @@ def test_lmdb(folders):
     (['# none'], r'names: the list .* holds no names'),
 ])
 def test_names_that_do_not_fit(folders, names, message):
-    with pytest.raises(SystemExit, match=message) as error:
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
         PairedNameListDataset(options(folders, names))
     assert '\n' not in str(error.value)
 
 
 def test_ambiguous_name(folders):
     cv2.imwrite(str(folders / 'lq' / '1.bmp'), picture(1))
-    with pytest.raises(SystemExit, match=r"dataroot_lq: '1' is ambiguous .*1\.bmp, .*1\.png; keep one"):
+    with pytest.raises(ValueError, match=r"dataroot_lq: '1' is ambiguous .*1\.bmp, .*1\.png; keep one"):
         PairedNameListDataset(options(folders, ['1']))
     assert len(PairedNameListDataset(options(folders, ['0', '2']))) == 2  # the others are not concerned
 
@@ -97,15 +97,15 @@ def test_ambiguous_name(folders):
 def test_nothing_in_common(folders):
     for file in (folders / 'gt').iterdir():
         file.rename(file.with_stem('x' + file.stem))
-    with pytest.raises(SystemExit, match='no name is in both'):
+    with pytest.raises(ValueError, match='no name is in both'):
         PairedNameListDataset(options(folders))
 
 
 def test_bad_pictures_end_the_run_before_it_begins(folders):
     cv2.imwrite(str(folders / 'gt' / '2.bmp'), picture(2, 24, 30))
-    with pytest.raises(SystemExit, match=r"dataroot_gt: '.*2\.bmp' is 30x24, but its lq image is 32x24 and scale is 1"):
+    with pytest.raises(ValueError, match=r"dataroot_gt: '.*2\.bmp' is 30x24, but its lq image is 32x24 and scale is 1"):
         PairedNameListDataset(options(folders))
     (folders / 'lq' / '2.png').write_bytes((folders / 'lq' / '2.png').read_bytes()[:200])
-    with pytest.raises(SystemExit, match=r"dataroot_lq: '.*2\.png' cannot be read"):
+    with pytest.raises(ValueError, match=r"dataroot_lq: '.*2\.png' cannot be read"):
         PairedNameListDataset(options(folders))
     assert len(PairedNameListDataset(options(folders, ['0', '1']))) == 2

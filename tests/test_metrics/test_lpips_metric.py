@@ -87,7 +87,7 @@ def test_mistakes_get_one_line(trunk_file, pictures, tmp_path):
         ('alex', squeeze, 'does not hold the alex trunk'),
         ('squeeze', alex, 'does not hold the squeeze trunk'),
     ):
-        with pytest.raises(SystemExit, match=message) as error:
+        with pytest.raises(ValueError, match=message) as error:
             calculate_lpips(*pictures, 0, net=net, trunk=trunk)
         assert '\n' not in str(error.value)
 
@@ -100,7 +100,7 @@ def test_offline_without_weights_says_which_file_to_put_where(pictures, tmp_path
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', refuse)
     build_lpips.cache_clear()
-    with pytest.raises(SystemExit) as error:
+    with pytest.raises(ValueError) as error:
         calculate_lpips(*pictures, 0)
     line = str(error.value)
     assert str(tmp_path / 'checkpoints' / 'alexnet-owt-7be5be79.pth') in line and 'option trunk' in line

@@ -64,13 +64,13 @@ def test_built_once_for_each_set_of_options(pyiqa):
     ('fid', r"no metric 'fid' for single images"),
 ])
 def test_unknown_names(pyiqa, pictures, metric, message):
-    with pytest.raises(SystemExit, match=message) as error:
+    with pytest.raises(ValueError, match=message) as error:
         calculate_pyiqa(*pictures, 0, metric=metric)
     assert '\n' not in str(error.value)
 
 
 def test_missing_reference(pyiqa, pictures):
-    with pytest.raises(SystemExit, match="'ssim' needs a reference image"):
+    with pytest.raises(ValueError, match="'ssim' needs a reference image"):
         calculate_pyiqa(pictures[0], metric='ssim')
 
 
@@ -80,13 +80,13 @@ def test_missing_weights(pyiqa, pictures, monkeypatch):
 
     monkeypatch.setattr(pyiqa, 'create_metric', refuse)
     monkeypatch.setattr(module, '_networks', {})
-    with pytest.raises(SystemExit, match="weights of 'brisque' could not be fetched .*unreachable"):
+    with pytest.raises(ValueError, match="weights of 'brisque' could not be fetched .*unreachable"):
         calculate_pyiqa(*pictures, 0, metric='brisque')
 
 
 def test_missing_package(pictures, monkeypatch):
     monkeypatch.setitem(sys.modules, 'pyiqa', None)
     monkeypatch.setattr(module, '_networks', {})
-    with pytest.raises(SystemExit, match=r'pip install "lowlight_cyclegan\[pyiqa\]" .*non-commercial') as error:
+    with pytest.raises(ValueError, match=r'pip install "lowlight_cyclegan\[pyiqa\]" .*non-commercial') as error:
         calculate_pyiqa(*pictures, 0)
     assert '\n' not in str(error.value)

@@ -5,8 +5,7 @@ import torch
 import torch.distributed as dist
 from basicsr.models import build_model
 
-from lowlight_cyclegan.models import lowlight_model
-from lowlight_cyclegan.models.lowlight_model import has_bf16
+from lowlight_cyclegan.models import speed
 
 
 def batch(seed, n=2, size=32):
@@ -101,7 +100,7 @@ def test_adam_is_fused_by_default(toy_opt):
 
 @pytest.mark.parametrize('capable', [True, False])
 def test_auto_is_what_suits_the_device(toy_opt, capable, monkeypatch, caplog):
-    monkeypatch.setattr(lowlight_model, 'has_bf16', lambda device: capable)
+    monkeypatch.setattr(speed, 'has_bf16', lambda device: capable)
     with caplog.at_level('INFO', logger='basicsr'):
         model = built(toy_opt, amp='auto', channels_last='auto')
         given = built(toy_opt, amp=None, channels_last=True)
@@ -111,16 +110,6 @@ def test_auto_is_what_suits_the_device(toy_opt, capable, monkeypatch, caplog):
     assert f'auto on this cpu is amp: {amp}, channels_last: false.' in caplog.text
     assert given.amp_dtype is None and given.memory_format == torch.channels_last
     assert caplog.text.count('auto on this cpu') == 1
-
-
-def test_bf16_needs_instructions_for_it(monkeypatch):
-    for name in ('_is_avx512_bf16_supported', '_is_amx_tile_supported'):
-        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
-    assert not has_bf16(torch.device('cpu'))
-    monkeypatch.setattr(torch.cpu, '_is_amx_tile_supported', lambda: True)
-    assert has_bf16(torch.device('cpu'))
-    monkeypatch.delattr(torch.cpu, '_is_avx512_bf16_supported')  # an older torch
-    assert has_bf16(torch.device('cpu')) and not has_bf16(torch.device('mps'))
 
 
 def test_compile_gives_the_same_gradients(toy_opt, quick_compile):

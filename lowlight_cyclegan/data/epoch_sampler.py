@@ -1,8 +1,9 @@
+"""Order of the training samples: seeded, in whole batches, able to start inside an epoch."""
 import math
 import numpy as np
 from basicsr.data.data_sampler import EnlargedSampler
 
-__all__ = ['SampleIndex', 'EpochSampler']
+__all__ = ['EpochSampler', 'SampleIndex']
 
 
 class SampleIndex(int):
@@ -48,7 +49,7 @@ class EpochSampler(EnlargedSampler):
         self.first_epoch, self.first_batch = 0, 0
 
     def start_from(self, iteration):
-        """Continue after `iteration` batches: earlier batches of its epoch are left out, once.
+        """Continue after ``iteration`` batches: earlier batches of its epoch are left out, once.
 
         Returns:
             int: The epoch to continue with.

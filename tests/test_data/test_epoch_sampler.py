@@ -2,7 +2,7 @@ import pickle
 import pytest
 
 import lowlight_cyclegan  # noqa: F401  (makes basicsr importable)
-from lowlight_cyclegan.data.data_sampler import EpochSampler, SampleIndex
+from lowlight_cyclegan.data.epoch_sampler import EpochSampler, SampleIndex
 
 
 class Numbers(list):
