@@ -203,7 +203,6 @@ DATASETS: dict[str, Table] = {
                          optional=True),
         'gt_size': Option('size', 'Random crops; smaller images are padded by reflection.', 256),
         'use_hflip': Option('flag', 'Horizontal flips.', True),
-        'use_rot': Option('flag', 'Vertical flips and transposition.', False),
         'num_worker_per_gpu': Option('whole', 'Processes that crop; they pay off without the cache.', 0, least=0),
         'batch_size_per_gpu': Option('whole', 'Images of each domain in a step, for each process.', 8, least=1),
         'dataset_enlarge_ratio': Option('whole', 'Epochs that are one pass of the loader, which drops the last batch.',
@@ -231,8 +230,8 @@ SECTIONS: dict[str, Table] = {'': TOP, 'path': PATH, 'train': TRAIN, 'val': VAL,
 REMOVED = {
     'winograd', 'train:nan_policy', 'train:nan_limit', 'train:merge_g_calls', 'train:merge_d_calls', 'train:freeze_d',
     'train:foreach_averaging', 'train:defer_losses', 'train:diff_augment', 'train:color_opt', 'train:tv_opt',
-    'train:feature_opt', 'train:zero_reference_opt', 'datasets:train:match_exposure', 'network_d_a:spectral_norm',
-    'network_d_a:num_scale', 'network_d_b:spectral_norm', 'network_d_b:num_scale',
+    'train:feature_opt', 'train:zero_reference_opt', 'datasets:train:match_exposure', 'datasets:train:use_rot',
+    'network_d_a:spectral_norm', 'network_d_a:num_scale', 'network_d_b:spectral_norm', 'network_d_b:num_scale',
 }
 
 
