@@ -9,8 +9,8 @@ import copy
 import json
 import os
 import platform
+import psutil
 import re
-import resource
 import shutil
 import statistics
 import subprocess
@@ -34,11 +34,12 @@ def process(command, threads=None, until=None, cwd=None):
     Args:
         command (list[str]): Program and arguments.
         threads (int | None): Value of OMP_NUM_THREADS.
-        until (callable | None): Ends the process as soon as it returns true; it is asked 50 times a second.
+        until (callable | None): Ends the process as soon as it returns true; it is asked a hundred times a second.
         cwd (str | None): Folder to run it in.
 
     Returns:
-        tuple[float, float]: Seconds and largest resident memory in MB, of the largest process where it starts others.
+        tuple[float, float]: Seconds, and the largest resident memory in MB of those seen a hundred times a second; not
+            of processes that it starts.
 
     Raises:
         SystemExit: The command fails.
@@ -48,22 +49,22 @@ def process(command, threads=None, until=None, cwd=None):
         environment['OMP_NUM_THREADS'] = str(threads)
     with tempfile.TemporaryFile() as log:
         begin = time.perf_counter()
-        child = subprocess.Popen([str(c) for c in command], env=environment, cwd=cwd, stdout=log, stderr=log)
-        elapsed = None
-        while until is not None and elapsed is None and not os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG
-                                                                      | os.WNOWAIT):
-            if until():
+        child = psutil.Popen([str(c) for c in command], env=environment, cwd=cwd, stdout=log, stderr=log)
+        peak = 0
+        while child.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                peak = max(peak, child.memory_info().rss)
+            if until is not None and until():
                 elapsed = time.perf_counter() - begin
                 child.terminate()
-            time.sleep(0.02)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if elapsed is None:
-            elapsed = time.perf_counter() - begin
-            if child.returncode:
-                log.seek(0)
-                raise SystemExit(f'{" ".join(map(str, command))}:\n{log.read().decode()[-2000:]}')
-    return elapsed, usage.ru_maxrss / (1e6 if sys.platform == 'darwin' else 1e3)
+                child.wait()
+                return elapsed, peak / 1e6
+            time.sleep(0.01)
+        elapsed = time.perf_counter() - begin
+        if child.returncode:
+            log.seek(0)
+            raise SystemExit(f'{" ".join(map(str, command))}:\n{log.read().decode()[-2000:]}')
+    return elapsed, peak / 1e6
 
 
 def alternate(functions, repeats):
@@ -250,7 +251,15 @@ def work(model, precision, size):
         begin = time.perf_counter()
         enhancer.enhance(picture)
         elapsed = time.perf_counter() - begin
-        print(elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, flush=True)
+        print(elapsed, peak_memory() / 1e6, flush=True)
+
+
+def peak_memory():
+    """Largest resident memory of this process so far in bytes; what it has now where the system does not keep that."""
+    try:
+        return 1024 * int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1])
+    except OSError:
+        return psutil.Process().memory_info().rss
 
 
 def dark_picture(width, height, seed=0):

@@ -25,12 +25,13 @@ from lowlight_cyclegan.config import written_out  # noqa: E402
 PACKAGE = 'lowlight_cyclegan'
 PARTS = ('archs', 'data', 'losses', 'metrics', 'models')
 TREE = ('basicsr/train.py', 'basicsr/utils/registry.py', 'basicsr/models/base_model.py')
-WITH_PATCH = {'0006': r'data/(test_)?data_sampler\.py', '0007': r'metrics/'}  # our files; the last one brings the rest
+WITH_PATCH = {'0006': r'data/(test_)?epoch_sampler\.py', '0007': r'metrics/'}  # our files; the last one brings the rest
 
 # What names the plugin outside of imports, and what a BasicSR tree says in its place.
 REWRITES = (
     (r'@register_once\((\w+)\)', r'@\1.register()'),
     (rf'{PACKAGE}\.({"|".join(PARTS)})\.', r'basicsr.\1.'),
+    (rf'{PACKAGE}\.files\b', 'basicsr.utils.file_util'),
     (rf'pip install "{PACKAGE}\\?\[pyiqa\\?\]"', 'pip install pyiqa'),
     (rf'python -m {PACKAGE}\.(train|test) -opt options/(\w+\.yml)',
      r'python basicsr/\1.py -opt options/\1/LowLightCycleGAN/\2'),
@@ -72,7 +73,7 @@ def run(*command, check=True, **kwargs):
 
 
 def statements(text):
-    """The import statements of Python source at any depth, the last one first, and calls of the plugin's register()."""
+    """The imports of Python source, at any depth, and its calls of the plugin's register(), the last one first."""
     found = [node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.Import, ast.ImportFrom))
              or isinstance(node, ast.Expr) and ast.unparse(node) == f'{PACKAGE}.register()']
     return sorted(found, key=lambda node: -node.lineno)
@@ -131,12 +132,9 @@ def rewrite(text):
 
 
 def sources():
-    """{path in the tree: text} of everything that is ours.
-
-    Raises:
-        Refusal: A file still speaks of the plugin.
-    """
-    files = {'tests/conftest.py': ROOT / 'tests' / 'conftest.py'}
+    """{path in the tree: text} of everything that is ours."""
+    files = {'basicsr/utils/file_util.py': ROOT / PACKAGE / 'files.py',
+             'tests/conftest.py': ROOT / 'tests' / 'conftest.py'}
     for part in PARTS:
         for folder, target in ((f'{PACKAGE}/{part}', f'basicsr/{part}'), (f'tests/test_{part}', f'tests/test_{part}')):
             files.update({f'{target}/{path.name}': path for path in sorted((ROOT / folder).glob('[!_]*.py'))})
@@ -165,11 +163,7 @@ def formatted(texts, settings):
 
 
 def merge(theirs, ours, path):
-    """Append our module to the tree's module of the same name; isort sorts the imports afterwards.
-
-    Raises:
-        Refusal: The tree's module has one of our names.
-    """
+    """Append our module to the tree's module of the same name; isort sorts the imports afterwards."""
     lines, imports = ours.splitlines(), []
     for node in statements(ours):
         if not node.col_offset:
@@ -195,11 +189,7 @@ def write(folder, texts):
 
 
 def copy_tree(root, copy):
-    """A repository of its own with the tree's last commit, or with its files where there is no git.
-
-    Raises:
-        Refusal: It is no BasicSR source tree.
-    """
+    """A repository of its own with the tree's last commit, or with its files where there is no git."""
     missing = next((name for name in TREE if not (root / name).is_file()), None)
     if missing:
         raise Refusal(f'{root}: is no BasicSR source tree, it has no {missing}')
@@ -221,11 +211,7 @@ def commit(copy, message):
 
 
 def apply_patch(copy, patch):
-    """Apply a patch to those of its files that are not yet as it leaves them.
-
-    Raises:
-        Refusal: A file is neither as the patch expects it nor as it leaves it.
-    """
+    """Apply a patch to those of its files that are not yet as it leaves them."""
     for path in re.findall(r'^\+\+\+ b/(.*)', patch.read_text(encoding='utf-8'), re.MULTILINE):
         apply = ('apply', f'--include={path}', patch)
         if not (copy / path).is_file() and not path.startswith('basicsr/'):
@@ -257,22 +243,6 @@ def contribute(copy):
         commit(copy, patch.read_text(encoding='utf-8').split('\n---\n')[0].removeprefix('Subject: '))
 
 
-def write_series(copy, base, folder):
-    """Write the commits as ``folder/0001-....patch`` and so on.
-
-    Raises:
-        Refusal: The folder holds other patches.
-    """
-    with tempfile.TemporaryDirectory() as series:
-        git(copy, 'format-patch', '--quiet', '--no-signature', '-o', series, base)
-        texts = {path.name: path.read_text(encoding='utf-8') for path in sorted(Path(series).iterdir())}
-    others = {path.name for path in folder.glob('*.patch')} - texts.keys()
-    if others:
-        raise Refusal(f'{folder}: holds other patches, such as {min(others)}; name another folder')
-    write(folder, texts)
-    print(*(f'wrote {folder / name}' for name in texts), sep='\n')
-
-
 def work(root, series):
     """Contribute to the tree ``root``, or write the patch series into the folder ``series``."""
     has_git = (root / '.git').exists()
@@ -296,7 +266,10 @@ def work(root, series):
         if not changed:
             print(f'{root} has everything already')
         elif series:
-            write_series(copy, base, series)
+            others = sorted(series.glob('*.patch'))
+            if others:
+                raise Refusal(f'{series}: holds patches, such as {others[0].name}; name another folder')
+            print(git(copy, 'format-patch', '--no-signature', '-o', series, base))
         else:
             write(root, texts)
             print(*(f'wrote {path}' for path in changed), sep='\n')

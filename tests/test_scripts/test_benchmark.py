@@ -1,7 +1,8 @@
-"""scripts/benchmark.py: what it compares is the same training. Its timings are not tested."""
+"""scripts/benchmark.py: what it compares is the same work. Its timings are not tested."""
 import importlib.util
 import json
 import pytest
+import sys
 import torch
 from pathlib import Path
 
@@ -9,141 +10,104 @@ ROOT = Path(__file__).resolve().parents[2]
 SPEC = importlib.util.spec_from_file_location('benchmark', ROOT / 'scripts' / 'benchmark.py')
 benchmark = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(benchmark)
-TOY = ('--width', '8', '--blocks', '1', '--size', '32', '--batch', '2', '--device', 'cpu', '--repeats', '2')
-
-
-def run(*arguments):
-    return benchmark.run(benchmark.parse().parse_args(arguments))
+TOY = ['step', '--width', '8', '--blocks', '1', '--size', '32', '--batch', '2', '--device', 'cpu', '--repeats', '2']
 
 
 @pytest.fixture(autouse=True)
-def in_the_repository(monkeypatch):
-    monkeypatch.chdir(ROOT)
+def unchanged_cudnn(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, 'benchmark', torch.backends.cudnn.benchmark)
 
 
 @pytest.fixture
 def model(tmp_path):
-    args = benchmark.parse().parse_args(['step', *TOY])
-    return benchmark.step_model(args, str(tmp_path), amp=None)
+    model = benchmark.step_model(benchmark.parse(TOY), str(tmp_path))
+    model.amp_dtype = None
+    return model
+
+
+def batch():
+    return {key: torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8) for key in ('lq', 'gt')}
 
 
 def gradients(nets):
     return [p.grad for net in nets for p in net.parameters()]
 
 
-def assert_close(values, expected):
-    for value, wanted in zip(values, expected, strict=True):
-        torch.testing.assert_close(value, wanted, rtol=1e-3, atol=1e-5)
-
-
 def test_the_textbook_step_is_ours(model):
-    """Gradients of a step, those of the discriminators before the generators have moved far."""
-    batch = benchmark.random_batch(2, 32)
+    """Losses and gradients of a step, those of the discriminators before the generators have moved far."""
     for optimizer in model.optimizers:
         optimizer.param_groups[0]['lr'] = 0.0
     for key in ('optim_g', 'optim_d'):
         model.opt['train'][key]['lr'] = 0.0
-    textbook = benchmark.TextbookStep(model)
-    expected_losses = textbook(batch)
-    benchmark.our_step(model)(batch)
-    assert model.get_current_log() == pytest.approx(expected_losses, rel=1e-4)
-    assert_close(gradients(model.networks.values()), gradients(textbook.nets))
+    textbook, images = benchmark.TextbookStep(model), batch()
+    expected = textbook(images)
+    model.feed_data(images)
+    model.optimize_parameters(1)
+    assert model.get_current_log() == pytest.approx(expected, rel=1e-4)
+    for value, wanted in zip(gradients(model.networks.values()), gradients(textbook.nets), strict=True):
+        torch.testing.assert_close(value, wanted, rtol=1e-3, atol=1e-5)
 
 
-def test_the_textbook_step_is_textbook(tmp_path):
-    """Six generator calls in fp32 by PyTorch's own convolutions, an optimizer that is not fused."""
-    args = benchmark.parse().parse_args(['step', *TOY, '--width', '64'])
-    model = benchmark.step_model(args, str(tmp_path), amp='bf16', winograd=True, channels_last=True)
+def test_the_textbook_step_is_textbook(model):
+    """Six generator calls in fp32 on the usual layout, an optimizer that is not fused."""
+    model.networks['g'].to(memory_format=torch.channels_last)
     step, calls = benchmark.TextbookStep(model), []
     for net in step.nets:
         net.register_forward_hook(lambda net, _, output: calls.append((net, output.dtype)))
-    step(benchmark.random_batch(2, 32))
+    step(batch())
     assert [sum(net is called for called, _ in calls) for net in step.nets] == [3, 3, 3, 3]
     assert {dtype for _, dtype in calls} == {torch.float32}
     assert not any(optimizer.param_groups[0]['fused'] for optimizer in step.optimizers)
     convolutions = [module for net in step.nets for module in net.modules() if isinstance(module, torch.nn.Conv2d)]
-    assert {type(module) for module in convolutions} == {torch.nn.Conv2d}
-    assert all(module.weight.is_contiguous() for module in convolutions)
+    assert convolutions and all(module.weight.is_contiguous() for module in convolutions)
 
 
 def test_discriminators_learn_from_their_own_loss_alone(model):
     step = benchmark.TextbookStep(model)
     seen = []
     step.optimizers[0].step = lambda: seen.extend(p.grad is None for net in step.nets[2:] for p in net.parameters())
-    step(benchmark.random_batch(2, 32))
+    step(batch())
     assert set(seen) == {True}
 
 
-def test_step_prints_ratio_rates_and_the_length_of_the_papers_run(capsys):
-    target, bound = run('step', *TOY)
-    assert len(target.values) == 2 and target.wanted == 2
-    assert bound.wanted is None and len(bound.values) == 2 and min(bound.values) > 1
-    out = capsys.readouterr().out
-    assert all(f'\n{row}' in out for row in ('textbook / ours', 'ours: achieved (GFLOP/s)', 'peak of convolution, bf'))
+def test_step_is_a_table_of_paired_values(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', *TOY, '--json', str(tmp_path / 'step.json')])
+    benchmark.main()
+    rows = dict(json.loads((tmp_path / 'step.json').read_text())['step'])
+    textbook, ours, ratio = rows.values()
+    assert ratio == [a / b for a, b in zip(textbook, ours, strict=True)] and len(ratio) == 2
+    assert 'textbook / ours' in capsys.readouterr().out
 
 
-def test_levers(capsys, monkeypatch):
-    built, build = [], benchmark.step_model
-    monkeypatch.setattr(benchmark, 'step_model', lambda *args, **given: built.append(given) or build(*args, **given))
-    measured = run('levers', *TOY, '--repeats', '1')
-    assert len(measured) == len(benchmark.LEVERS) - 1 and all(target.wanted is None for target in measured)
-    assert built == [options for title, both in benchmark.LEVERS.items() if 'compile' not in title for options in both]
-    out = capsys.readouterr().out
-    assert all(f'\n{title} ' in out for title in ('amp: bf16', 'winograd: true', 'train: merge_g_calls: true'))
+def test_functions_run_in_turns_after_a_round_that_is_not_counted():
+    calls = []
+    found = benchmark.alternate({name: lambda name=name: calls.append(name) or len(calls) for name in 'ab'}, 2)
+    assert ''.join(calls) == 'ababab' and found == {'a': [3, 5], 'b': [4, 6]}
 
 
-def test_curve(capsys):
-    target, = run('curve', *TOY, '--iterations', '5', '--seeds', '2')
-    assert 0 <= target.values[0] <= 1
-    assert 'l_cycle ours' in capsys.readouterr().out
+def test_a_process_is_measured_by_itself(tmp_path):
+    seconds, memory = benchmark.process(
+        [sys.executable, '-c', 'import time; x = bytes(100) * 1_000_000; time.sleep(0.5)'])
+    assert 0.5 < seconds < 30 and 100 < memory < 150
+    done = tmp_path / 'done'
+    seconds, _ = benchmark.process([sys.executable, '-c', f'open({str(done)!r}, "w"); import time; time.sleep(60)'],
+                                   until=done.exists)
+    assert seconds < 30
+    with pytest.raises(SystemExit, match='no good'):
+        benchmark.process([sys.executable, '-c', 'raise SystemExit("no good")'])
 
 
-def test_data(capsys, tmp_path, write_images):
-    for name in ('low', 'high'):
-        write_images(tmp_path / name)
-    target, = run('data', '--data', str(tmp_path), '--size', '32', '--repeats', '2')
-    assert target.wanted == 2000 and len(target.values) == 2
-    assert '4 low and 4 normal images' in capsys.readouterr().out
-
-
-def test_report(tmp_path, capsys):
-    targets = [benchmark.Target('beside', None, [1.5]), benchmark.Target('fast', 2, [1.0, 2.5, 3.0]),
-               benchmark.Target('slow', 2, [1.0])]
-    benchmark.report(targets, tmp_path)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[-1] for line in lines[-3:-1]] == ['yes', 'NO']
-    assert lines[-1].split() == ['beside', '1.5', '1.5', '1.5']
-    written = json.loads((tmp_path / 'benchmark.json').read_text())
-    assert [row['title'] for row in written['beside']] == ['beside']
-    written = written['targets']
-    assert [row['met'] for row in written] == [True, False] and written[0]['values'] == [1.0, 2.5, 3.0]
-    assert (tmp_path / 'benchmark.png').stat().st_size > 1000
-
-
-def test_all_ends_in_one_table(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(benchmark, 'SHORT', (f"step {' '.join(TOY)}", 'data --size 32 --repeats 2'))
-    monkeypatch.setattr(benchmark, 'enhance_targets', lambda output: [])
-    run('all', '--device', 'cpu', '--output', str(tmp_path))
-    table = capsys.readouterr().out.split('target')[-1]
-    assert 'training step, cpu, 1 blocks' in table and 'crops per second' in table
-    assert len(json.loads((tmp_path / 'benchmark.json').read_text())['targets']) == 2
-
-
-def test_targets_of_inference_come_from_its_files(monkeypatch, tmp_path):
-    """Times are to stay below what is wanted, ratios above."""
-    results = {'inference': {'targets': {'full': {'seconds': [[3, 1], [4, 1]], 'agreement_db': 50.0}}},
-               'large': [['guided: 4000x3000 (s)', [2.0]], ['guided: peak of the process (GB)', [1.6]]]}
-    for name, result in results.items():
-        (tmp_path / f'{name}.json').write_text(json.dumps({name: result}))
-    monkeypatch.setattr(benchmark, 'run', lambda args: None)
-    targets = benchmark.enhance_targets(str(tmp_path))
-    benchmark.report(targets, tmp_path)
-    assert [row['met'] for row in json.loads((tmp_path / 'benchmark.json').read_text())['targets']] == [
-        True, True, True, False]
+def test_each_further_item_is_what_two_counts_differ_by(monkeypatch):
+    monkeypatch.setattr(benchmark, 'process', lambda command, threads: (command[0], 0))
+    args = benchmark.parse(['video', '--repeats', '2'])
+    found = benchmark.further({'a': lambda count: [10 + 3 * count], 'b': lambda count: [count]}, 2, 6, args)
+    assert found == {'a': [3, 3], 'b': [1, 1]}
 
 
 @pytest.mark.full
-def test_loss_curves_are_those_of_the_textbook():
-    target, = run('curve', '--device', 'cpu')
-    assert target.values[0] >= target.wanted
+@pytest.mark.parametrize('arguments', [
+    ['pictures', '--models', 'lite', '--sizes', '64x48'], ['folder', '--photos', '3'], ['video', '--frames', '14'],
+    ['start'], ['training']], ids=lambda arguments: arguments[0])
+def test_every_benchmark_runs(arguments, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', *arguments, '--repeats', '1', '--threads', '2'])
+    benchmark.main()

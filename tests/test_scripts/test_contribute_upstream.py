@@ -176,9 +176,8 @@ def test_patch_series(repository, adopted, tmp_path):
     for subject, word in zip(subjects, words):
         assert word in subject
 
-    first = files(series)
-    code, output = contribute(repository, '--patch', series, **who)
-    assert code == 0 and files(series) == first
+    code, output = contribute(repository, '--patch', tmp_path / 'again', **who)
+    assert code == 0 and files(tmp_path / 'again') == files(series)
 
     git(repository, 'am', '--quiet', *patches)
     assert files(repository) == files(adopted)
@@ -189,9 +188,8 @@ def test_patch_series(repository, adopted, tmp_path):
     for _ in range(2):  # into the tree itself, and again on top of what is not committed yet
         assert contribute(repository)[0] == 0
         assert files(repository) == files(adopted)
-    (series / '0042-another.patch').write_text('')
     code, output = contribute(repository, '--patch', series, **who)
-    assert code == 1 and 'holds other patches, such as 0042-another.patch' in output
+    assert code == 1 and 'holds patches, such as 0001-' in output
 
 
 def test_series_needs_git(released, tmp_path):
