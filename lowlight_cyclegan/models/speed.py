@@ -15,7 +15,7 @@ def at_least_fp32(x):
 
 
 def speed_options(opt, device):
-    """What suits the device where ``amp`` and ``channels_last`` are auto, with a line in the log of a training.
+    """What suits the device where ``amp`` and ``channels_last`` are auto or absent, with a line in a training's log.
 
     Returns:
         tuple[torch.dtype | None, torch.memory_format]: Type for autocast, None for none; layout of convolutions.
@@ -24,7 +24,7 @@ def speed_options(opt, device):
         ValueError: amp is neither auto nor bf16 nor None.
     """
     best = {'amp': 'bf16' if has_bf16(device) else None, 'channels_last': device.type != 'cpu'}
-    options = {key: opt.get(key) for key in best}
+    options = {key: opt.get(key, 'auto') for key in best}
     chosen = {key: best[key] for key, value in options.items() if value == 'auto'}
     if chosen and opt['is_train']:
         text = ', '.join(f"{key}: {'~' if value is None else str(value).lower()}" for key, value in chosen.items())
