@@ -5,7 +5,7 @@ import argparse
 import os
 
 from lowlight_cyclegan.messages import explain, fail
-from .arguments import natural, size
+from .arguments import natural, number, size
 
 HELP = 'compare methods on datasets: one table with figures'
 INTERRUPTED = 'Interrupted; the same command continues.'
@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'does not start with it) or of a training run; NAME=FILE.yml, an option file for testing. NAME+flips is the '
         'mean over the four flips of an image, NAME+denoise what is left after denoising. Repeatable')
     parser.add_argument('--data', action='append', required=True, metavar='NAME=LOW:HIGH',
-                        help='folders of low images and references. Repeatable')
+                        help='folders of low images and references; NAME=FOLDER of one that holds the two, as data '
+                        'lays them out, or of images without references. Repeatable')
     parser.add_argument('--baseline', metavar='NAME', help='differences are to this method. Default: the first')
     parser.add_argument('--train-manifest', action='append', default=[], metavar='PATH',
                         help='manifest or folder of a training set: images it shares with the data get a warning and '
@@ -36,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                           help="window: BasicSR's 11x11, or 7x7 as in scikit-image. Default: %(default)s")
     protocol.add_argument('--lpips', choices=['alex', 'vgg', 'squeeze', 'none'], default='alex',
                           help='default: %(default)s')
+    protocol.add_argument('--psnr-cap', type=number(1, 200), metavar='DB', help='most that an image counts')
+    protocol.add_argument('--metric', action='append', default=[], metavar='NAME',
+                          help='another metric, by its name in pyiqa, for example musiq. Repeatable')
     protocol.add_argument('--lpips-trunk', metavar='FILE', help="torchvision's weights of it. Default: download")
     figures = parser.add_argument_group('figures')
     figures.add_argument('--no-figures', action='store_true', help='tables alone')
@@ -49,7 +53,8 @@ def run(args: argparse.Namespace) -> None:
     lowlight_cyclegan.register()
     from lowlight_cyclegan.evaluate.comparison import compare
     from lowlight_cyclegan.evaluate.protocol import Protocol
-    protocol = Protocol(args.color, args.border, args.rounding, args.resize, args.ssim, args.lpips, args.lpips_trunk)
+    protocol = Protocol(args.color, args.border, args.rounding, args.resize, args.ssim, args.lpips, args.lpips_trunk,
+                        args.psnr_cap, tuple(args.metric))
     distributed = int(os.environ.get('WORLD_SIZE', 1)) > 1
     if distributed:
         from lowlight_cyclegan.repairs import init_dist

@@ -5,9 +5,8 @@ import json
 import math
 import numpy as np
 import os
-import statistics
 import torch
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from os import path as osp
 from tqdm import tqdm
 
@@ -19,14 +18,14 @@ from lowlight_cyclegan.metrics.metric_util import default_device
 from lowlight_cyclegan.prepare.fingerprint import find_matches, fingerprint
 from lowlight_cyclegan.prepare.manifest import load_fingerprints
 from .cache import Cache
-from .measure import METRICS, measure, protocol_fingerprint
+from .measure import Meter
 from .methods import Method, complexity, load_method
+from .metrics import applicable
 from .pairs import Pair, find_pairs
 from .protocol import Protocol
-from .statistics import bootstrap_interval, mean_and_error
-from .tables import Table, to_csv, to_latex, to_markdown, to_terminal
+from .tables import Table, difference_table, quality_table, to_csv, to_latex, to_markdown, to_terminal
 
-__all__ = ['clean_subsets', 'compare', 'difference_table', 'measure_all', 'quality_table']
+__all__ = ['clean_subsets', 'compare', 'measure_all']
 
 
 def compare(methods: Sequence[str], data: Sequence[str], output: str, protocol: Protocol | None = None,
@@ -66,7 +65,11 @@ def compare(methods: Sequence[str], data: Sequence[str], output: str, protocol: 
     train = [entry for path in train_manifests for entry in load_fingerprints(path, 'train')]
 
     store = Cache(cache or osp.join(output, 'cache'))
-    records, computed = measure_all(loaded, datasets, protocol, store)
+    meter = Meter(protocol, store)
+    kinds = [pair.high is not None for pairs in datasets.values() for pair in pairs[:1]]
+    columns = {key: metric for key, metric in meter.metrics.items()
+               if any(key in applicable(meter.metrics, kind) for kind in kinds)}
+    records, computed = measure_all(loaded, datasets, meter)
     if records is None:  # another process has them
         return
     subsets, notes = {}, [protocol.describe(), f'computed {computed}, from the cache '
@@ -81,13 +84,13 @@ def compare(methods: Sequence[str], data: Sequence[str], output: str, protocol: 
     machines = ' and '.join(sorted({record['machine'] for record in records}))
     notes.append(f'parameters: those that the output depends on; GMACs: multiply-accumulates for {size[1]}x{size[0]} '
                  f'pixels; ms: median over the images, on {machines}, torch {torch.__version__}')
-    tables = [quality_table(records, labels, subsets, costs, notes)]
+    tables = [quality_table(records, labels, columns, subsets, costs, notes)]
     if len(labels) > 1:
-        tables.append(difference_table(records, labels, baseline, subsets))
-    _write(output, tables, records, protocol)
+        tables.append(difference_table(records, labels, columns, baseline, subsets))
+    _write(output, tables, records, list(columns))
     if figures:
         from .figures import draw_all
-        draw_all(output, datasets, labels, records, baseline, figure_images, crop)
+        draw_all(output, datasets, labels, columns, records, baseline, figure_images, crop)
     _print(tables)
     print(f'written to {output}')
 
@@ -107,19 +110,18 @@ def _check(labels: list[str], data: Sequence[str], datasets: dict[str, list[Pair
         raise FileNotFoundError(f'--lpips-trunk {protocol.lpips_trunk}: no such file')
 
 
-def measure_all(methods: list[Method], datasets: dict[str, list[Pair]], protocol: Protocol,
-                cache: Cache) -> tuple[list[dict] | None, int]:
+def measure_all(methods: list[Method], datasets: dict[str, list[Pair]],
+                meter: Meter) -> tuple[list[dict] | None, int]:
     """Measure everything, each process its share of the images.
 
     Args:
         methods: Loaded.
         datasets: Name -> images.
-        protocol: How.
-        cache: Shared by the processes.
+        meter: How; its cache is shared by the processes.
 
     Returns:
         One record for each dataset, method and image in this order, with the keys ``data``, ``method``, ``image`` and
-        those of `measure`; None but on rank 0. Then how many were computed now.
+        those of ``meter.measure``; None but on rank 0. Then how many were computed now.
 
     Raises:
         ValueError: What stopped one of the processes; raised in all of them.
@@ -127,14 +129,13 @@ def measure_all(methods: list[Method], datasets: dict[str, list[Pair]], protocol
     """
     from mmengine.dist import all_gather_object, get_dist_info
     rank, world_size = get_dist_info()
-    protocol_hash = protocol_fingerprint(protocol)
     places = [(name, method, pair) for name, pairs in datasets.items() for method in methods for pair in pairs]
     share, failure = [], None
     indices = range(rank, len(places), world_size)
     try:
         for index in tqdm(indices, unit='image', disable=rank != 0 or None, leave=False):
             name, method, pair = places[index]
-            record = measure(method, pair, protocol, protocol_hash, cache)
+            record = meter.measure(method, pair)
             share.append((index, {'data': name, 'method': method.label, 'image': pair.name, **record}))
     except (ValueError, OSError) as error:  # of one process: it must reach the others, which wait for its share
         failure = error
@@ -163,7 +164,8 @@ def clean_subsets(name: str, pairs: list[Pair], train: list[dict]) -> tuple[dict
     """
     if not train:
         return {}, []
-    prints = list(map_threaded(lambda path: fingerprint(_image(path)), [f for p in pairs for f in (p.low, p.high)]))
+    files = [file for pair in pairs for file in (pair.low, pair.high or pair.low)]
+    prints = list(map_threaded(lambda path: fingerprint(_image(path)), files))
     matches = find_matches(train, prints)
     kinds = [{matches[i][0] for i in (2 * n, 2 * n + 1) if i in matches} for n in range(len(pairs))]
     different = [pair.name for pair, kind in zip(pairs, kinds) if 'identical' not in kind]
@@ -195,68 +197,14 @@ def _cost(method: Method, size: tuple[int, int], cache: Cache) -> tuple[float, f
     return tuple(cost)
 
 
-def _groups(records: list[dict], subsets: dict) -> Iterator[tuple[str, str, dict[str, list[dict]]]]:
-    """(data, subset's title, {method: its records}) for whole datasets and their clean subsets."""
-    for name in dict.fromkeys(record['data'] for record in records):
-        for title, images in {'': None, **subsets.get(name, {})}.items():
-            group: dict[str, list[dict]] = {}
-            for record in records:
-                if record['data'] == name and (images is None or record['image'] in images):
-                    group.setdefault(record['method'], []).append(record)
-            yield name, title, group
-
-
-def quality_table(records: list[dict], labels: list[str], subsets: dict[str, dict[str, list[str]]],
-                  costs: dict[str, tuple[float, float]], notes: list[str]) -> Table:
-    """Mean and standard error of each metric, cost of each method; clean subsets below their dataset.
-
-    Args:
-        records: See :func:`measure_all`.
-        labels: Methods in the table's order.
-        subsets: Dataset -> title -> images, see :func:`clean_subsets`.
-        costs: Method -> parameters in millions, GMACs.
-        notes: For below the table.
-    """
-    columns = [('data', 'data', None, 0), ('method', 'method', None, 0), ('n', 'n', None, 0)]
-    columns += [(key, m.heading, m.better, m.decimals) for key, m in METRICS.items()]
-    columns += [('params', 'params (M)', None, 4), ('gmacs', 'GMACs', None, 2), ('ms', 'ms', None, 1)]
-    rows = []
-    for name, title, group in _groups(records, subsets):
-        for label in labels:
-            images = group.get(label, [])
-            row = {'data': f'{name}, {title}' if title else name, 'method': label, 'n': len(images),
-                   'params': costs[label][0], 'gmacs': costs[label][1]}
-            row['ms'] = statistics.median(r['ms'] for r in images) if images else None
-            for key in METRICS:
-                row[key] = mean_and_error([r[key] for r in images])[:2]
-            rows.append(row)
-    return Table('Mean ± standard error over images', columns, rows, notes)
-
-
-def difference_table(records: list[dict], labels: list[str], baseline: str, subsets: dict) -> Table:
-    """Mean paired difference of each metric to the baseline, with its bootstrap interval."""
-    columns = [('data', 'data', None, 0), ('method', 'method', None, 0)]
-    columns += [(key, f'Δ {m.heading}', m.better, m.decimals) for key, m in METRICS.items()]
-    rows = []
-    for name, title, group in _groups(records, subsets):
-        for label in labels:
-            if label == baseline or not group:
-                continue
-            row = {'data': f'{name}, {title}' if title else name, 'method': label}
-            for key in METRICS:
-                row[key] = bootstrap_interval([r[key] for r in group[label]], [r[key] for r in group[baseline]])
-            rows.append(row)
-    return Table(f'Difference to {baseline}: mean [95% bootstrap interval over images]', columns, rows)
-
-
-def _write(output: str, tables: list[Table], records: list[dict], protocol: Protocol) -> None:
+def _write(output: str, tables: list[Table], records: list[dict], metrics: list[str]) -> None:
     """table.md, table.tex, table.json, table.csv, differences.csv and per_image.csv."""
-    columns = [(key, key, None, 0) for key in ('data', 'method', 'image', *METRICS, 'ms')]
+    columns = [(key, key, None, 0) for key in ('data', 'method', 'image', *metrics, 'ms')]
     files = {'table.md': to_markdown(tables), 'table.tex': to_latex(tables), 'table.csv': to_csv(tables[0]),
              'per_image.csv': to_csv(Table('', columns, records))}
     if len(tables) > 1:
         files['differences.csv'] = to_csv(tables[1])
-    content = {'protocol': protocol.describe(), 'notes': tables[0].notes,
+    content = {'protocol': tables[0].notes[0], 'notes': tables[0].notes,
                'tables': [{'title': table.title, 'rows': table.rows} for table in tables], 'images': records}
     files['table.json'] = json.dumps(_finite(content), indent=1, ensure_ascii=False)
     os.makedirs(output, exist_ok=True)

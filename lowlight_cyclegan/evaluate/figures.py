@@ -1,4 +1,4 @@
-"""Figures: images side by side with enlarged crops, images as points, metrics as bars."""
+"""Figures: images side by side, whole or with enlarged crops, images as points, metrics as bars."""
 from __future__ import annotations
 
 import cv2
@@ -9,26 +9,29 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from os import path as osp
 
-from .measure import METRICS
+from .metrics import Metric
 from .pairs import Pair
 from .statistics import mean_and_error
 
-__all__ = ['comparison_figure', 'draw_all', 'metric_figure', 'pick_crop', 'scatter_figure']
+__all__ = ['comparison_figure', 'contact_sheet', 'draw_all', 'metric_figure', 'pick_crop', 'scatter_figure']
 
 ROWS = 3
 CELL = 2.0  # inches
+SHEET_ROWS, SHEET_CELL = 20, 320  # of a page; pixels
 
 Crop = tuple[int, int, int, int]
 
 
-def draw_all(output: str, datasets: dict[str, list[Pair]], labels: list[str], records: list[dict], baseline: str,
-             images: Sequence[str] | None = None, crop: Crop | None = None) -> None:
-    """comparison_<data>.png, scatter_<data>.png (with two methods or more) and metrics_<data>.png for each dataset.
+def draw_all(output: str, datasets: dict[str, list[Pair]], labels: list[str], metrics: dict[str, Metric],
+             records: list[dict], baseline: str, images: Sequence[str] | None = None, crop: Crop | None = None) -> None:
+    """Draw each dataset: ``sheet_<data>.jpg`` with all its images, ``metrics_<data>.png``, and, where there are
+    references, ``comparison_<data>.png`` and, with two methods or more, ``scatter_<data>.png``.
 
     Args:
         output: Folder.
         datasets: Name -> images.
         labels: Methods.
+        metrics: Which are drawn.
         records: Of all images, see ``comparison.measure_all``.
         baseline: Horizontal axis of the scatter plot.
         images: Names for the comparison; None takes three that lie evenly in the list.
@@ -37,13 +40,17 @@ def draw_all(output: str, datasets: dict[str, list[Pair]], labels: list[str], re
     os.makedirs(output, exist_ok=True)
     for name, pairs in datasets.items():
         own = [record for record in records if record['data'] == name]
+        for page, start in enumerate(range(0, len(pairs), SHEET_ROWS)):
+            sheet = contact_sheet(pairs[start:start + SHEET_ROWS], labels, own)
+            cv2.imwrite(osp.join(output, f'sheet_{name}{f"_{page + 1}" if page else ""}.jpg'), sheet)
         chosen = [pair for pair in pairs if pair.name in images] if images else _spread(pairs, ROWS)
-        if chosen:
+        if chosen and pairs[0].high is not None:
             figure = comparison_figure(chosen, labels, own, crop)
             figure.savefig(osp.join(output, f'comparison_{name}.png'), dpi=200)
-        metric_figure(name, labels, own).savefig(osp.join(output, f'metrics_{name}.png'), dpi=150)
+        shown = {key: metric for key, metric in metrics.items() if own and key in own[0]}
+        metric_figure(name, labels, shown, own).savefig(osp.join(output, f'metrics_{name}.png'), dpi=150)
         if len(labels) > 1:
-            scatter_figure(name, labels, own, baseline).savefig(osp.join(output, f'scatter_{name}.png'), dpi=150)
+            scatter_figure(name, labels, shown, own, baseline).savefig(osp.join(output, f'scatter_{name}.png'), dpi=150)
 
 
 def _spread(items: list, count: int) -> list:
@@ -60,6 +67,28 @@ def pick_crop(reference: np.ndarray, share: int = 5) -> Crop:
     sums = total[h:, w:] - total[:-h, w:] - total[h:, :-w] + total[:-h, :-w]
     y, x = np.unravel_index(int(sums.argmax()), sums.shape)
     return int(x), int(y), w, h
+
+
+def contact_sheet(pairs: list[Pair], labels: list[str], records: list[dict]) -> np.ndarray:
+    """Small copies: a row for each image, columns input, methods and, where there is one, reference.
+
+    Returns:
+        (h, w, 3) uint8, BGR.
+    """
+    pictures = {(record['method'], record['image']): record['picture'] for record in records}
+    labels = [label for label in labels if label.lower() != 'input']
+    rows = []
+    for pair in pairs:
+        files = [pair.low, *(pictures[label, pair.name] for label in labels), *([pair.high] if pair.high else [])]
+        cells = [cv2.imread(file) for file in files]
+        height = round(SHEET_CELL * cells[0].shape[0] / cells[0].shape[1])
+        cells = [cv2.resize(img, (SHEET_CELL, height), interpolation=cv2.INTER_AREA) for img in cells]
+        if not rows:
+            for img, title in zip(cells, ['input', *labels, 'reference']):
+                for color, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+                    cv2.putText(img, title, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, width, cv2.LINE_AA)
+        rows.append(np.hstack(cells))
+    return np.vstack(rows)
 
 
 def comparison_figure(pairs: list[Pair], labels: list[str], records: list[dict], crop: Crop | None = None) -> Figure:
@@ -95,10 +124,15 @@ def comparison_figure(pairs: list[Pair], labels: list[str], records: list[dict],
     return figure
 
 
-def scatter_figure(name: str, labels: list[str], records: list[dict], baseline: str) -> Figure:
+def _title(metric: Metric) -> str:
+    return f'{metric.heading} ({metric.better} is better)' if metric.better else metric.heading
+
+
+def scatter_figure(name: str, labels: list[str], metrics: dict[str, Metric], records: list[dict],
+                   baseline: str) -> Figure:
     """Each image a point: the baseline's figure across, a method's upwards; one plot for each metric."""
-    figure = Figure(figsize=(3.2 * len(METRICS), 3.4), layout='constrained')
-    for ax, (key, metric) in zip(figure.subplots(1, len(METRICS)), METRICS.items()):
+    figure = Figure(figsize=(3.2 * len(metrics), 3.4), layout='constrained')
+    for ax, (key, metric) in zip(figure.subplots(1, len(metrics)), metrics.items()):
         values = {label: {r['image']: r[key] for r in records if r['method'] == label} for label in labels}
         for label in labels:
             if label != baseline:
@@ -106,7 +140,7 @@ def scatter_figure(name: str, labels: list[str], records: list[dict], baseline: 
                 ax.scatter([values[baseline][i] for i in images], [values[label][i] for i in images], s=12, label=label)
         ax.axline((0, 0), slope=1, color='gray', linewidth=0.8)
         ax.set_xlabel(f'{metric.heading}, {baseline}')
-        ax.set_ylabel(f'{metric.heading} ({metric.better} is better)')
+        ax.set_ylabel(_title(metric))
         # the diagonal's point at the origin must not widen the view
         finite = np.array([v for m in values.values() for v in m.values() if np.isfinite(v)])
         if len(finite):
@@ -118,14 +152,14 @@ def scatter_figure(name: str, labels: list[str], records: list[dict], baseline: 
     return figure
 
 
-def metric_figure(name: str, labels: list[str], records: list[dict]) -> Figure:
+def metric_figure(name: str, labels: list[str], metrics: dict[str, Metric], records: list[dict]) -> Figure:
     """A bar for each method with its standard error; one plot for each metric."""
-    figure = Figure(figsize=(3.2 * len(METRICS), 0.3 * len(labels) + 1.4), layout='constrained')
-    for ax, (key, metric) in zip(figure.subplots(1, len(METRICS), sharey=True), METRICS.items()):
+    figure = Figure(figsize=(3.2 * len(metrics), 0.3 * len(labels) + 1.4), layout='constrained')
+    for ax, (key, metric) in zip(figure.subplots(1, len(metrics), sharey=True), metrics.items()):
         stats = [mean_and_error([r[key] for r in records if r['method'] == label]) for label in labels]
         ax.barh(labels, [s[0] for s in stats], xerr=[np.nan_to_num(s[1]) for s in stats], color='C0', ecolor='black',
                 capsize=2)
-        ax.set_xlabel(f'{metric.heading} ({metric.better} is better)')
+        ax.set_xlabel(_title(metric))
     ax.invert_yaxis()
     figure.suptitle(name)
     return figure

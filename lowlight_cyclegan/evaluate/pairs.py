@@ -1,53 +1,98 @@
-"""Test images on disk: a folder of low images and one of their references."""
+"""Test images on disk: a folder of low images, and one of their references where there are some."""
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from os import path as osp
 
 from lowlight_cyclegan.data.data_util import IMAGE_EXTENSIONS
+from lowlight_cyclegan.messages import warn
 
-__all__ = ['Pair', 'find_pairs']
+__all__ = ['Pair', 'find_pairs', 'pair_names']
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A test image: its name, and the files of the low image and of its reference."""
+    """A test image: its name, and the files of the low image and of its reference, if it has one."""
     name: str
     low: str
-    high: str
+    high: str | None = None
 
 
 def find_pairs(text: str) -> tuple[str, list[Pair]]:
-    """``NAME=LOW:HIGH`` -> (name, [Pair, ...]), the folders' images paired by name without extension.
+    """Images of a dataset: ``NAME=LOW:HIGH``, or ``NAME=FOLDER``.
+
+    The folder is one with the sub-folders ``low`` and ``high``, as ``data`` lays them out, or one of images without
+    references. Images are paired by name without extension, else by number, see :func:`pair_names`.
+
+    Returns:
+        Name and images.
 
     Raises:
         FileNotFoundError: There is no such folder, or no image in it.
         ValueError: The text has another form, or the names do not pair.
     """
-    name, _, folders = text.partition('=')
-    folders = [osp.expanduser(folder) for folder in folders.split(':')]
-    if not name or len(folders) != 2 or not all(folders):
-        raise ValueError(f'--data {text}: write it as NAME=LOW_FOLDER:HIGH_FOLDER')
+    name, _, value = text.partition('=')
+    folders = [osp.expanduser(folder) for folder in value.split(':')]
+    if not name or len(folders) > 2 or not all(folders):
+        raise ValueError(f'--data {text}: write it as NAME=LOW_FOLDER:HIGH_FOLDER, or NAME=FOLDER without references')
     if osp.basename(name) != name:
         raise ValueError(f'--data {text}: the name goes into file names, {name!r} does not')
-    low, high = (_images(text, folder) for folder in folders)
-    single = sorted(low.keys() ^ high.keys())
-    if single:
-        raise ValueError(f'--data {text}: {len(single)} images are in one of the folders alone, such as {single[0]}')
-    return name, [Pair(stem, low[stem], high[stem]) for stem in sorted(low, key=_natural)]
+    if len(folders) == 1:
+        below = [osp.join(folders[0], part) for part in ('low', 'high')]
+        folders = below if all(map(osp.isdir, below)) else folders
+    files = [_images(text, folder) for folder in folders]
+    if len(files) == 1:
+        return name, [Pair(stem, path) for stem, path in sorted(files[0].items(), key=lambda item: _natural(item[0]))]
+    low, high = files
+    try:
+        pairs = pair_names(low, high, name)
+    except ValueError as error:
+        raise ValueError(f'--data {text}: {error}') from None
+    return name, [Pair(shared, low[a], high[b]) for shared, a, b in sorted(pairs, key=lambda pair: _natural(pair[0]))]
+
+
+def pair_names(low: Iterable[str], high: Iterable[str], name: str) -> list[tuple[str, str, str]]:
+    """Pair equal names; where none are equal, names that end in equal numbers (low00690 with normal00690), with a line.
+
+    Args:
+        low: Names without extension.
+        high: The same.
+        name: Of the dataset, for the line.
+
+    Returns:
+        (name of the pair, low name, high name) of each; that of a pair by number is the number as it is written.
+
+    Raises:
+        ValueError: Some are in one of the folders alone.
+    """
+    low, high = set(low), set(high)
+    numbers = [{match[1]: stem for stem in stems if (match := re.search(r'(\d+)\D*$', stem))} for stems in (low, high)]
+    if low & high or not low or numbers[0].keys() != numbers[1].keys() or len(numbers[0]) < max(len(low), len(high)):
+        if single := sorted(low ^ high):
+            raise ValueError(f'{len(single)} images are in one of the folders alone, such as {single[0]}')
+        return [(stem, stem, stem) for stem in low]
+    pairs = [(number, stem, numbers[1][number]) for number, stem in sorted(numbers[0].items())]
+    warn(f'{name}: {len(pairs)} pairs by number, such as {pairs[0][1]} with {pairs[0][2]}')
+    return pairs
 
 
 def _images(text: str, folder: str) -> dict[str, str]:
     """Name without extension -> path."""
     if not osp.isdir(folder):
         raise FileNotFoundError(f'--data {text}: no such folder: {folder}')
-    names = [n for n in os.listdir(folder) if n.lower().endswith(IMAGE_EXTENSIONS) and not n.startswith('.')]
+    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith('.')]
+    names = [entry.name for entry in entries if entry.name.lower().endswith(IMAGE_EXTENSIONS) and not entry.is_dir()]
     files = {osp.splitext(name)[0]: osp.join(folder, name) for name in names}
     if not names:
         raise FileNotFoundError(f'--data {text}: no images in {folder}')
     if len(files) < len(names):
         raise ValueError(f'--data {text}: {folder} holds images whose names differ by the extension alone')
+    others = sorted(entry.name for entry in entries if entry.name not in names)
+    if others:
+        warn(f'{folder}: {len(others)} sub-folders and other files are left out, such as {others[0]}')
     return files
 
 

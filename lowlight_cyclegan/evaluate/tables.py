@@ -1,14 +1,21 @@
-"""Rows of figures as text: terminal, Markdown, CSV, LaTeX. All from the same cells."""
+"""Rows of figures, and how they are written: terminal, Markdown, CSV, LaTeX, all from the same cells."""
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterator, Sequence
 from rich import box
 from rich.table import Table as RichTable
+from typing import TYPE_CHECKING
 
-__all__ = ['Table', 'to_csv', 'to_latex', 'to_markdown', 'to_terminal']
+from .statistics import bootstrap_interval, mean_and_error
+
+if TYPE_CHECKING:
+    from .metrics import Metric
+
+__all__ = ['Table', 'difference_table', 'quality_table', 'to_csv', 'to_latex', 'to_markdown', 'to_terminal']
 
 ARROWS = {'higher': '↑', 'lower': '↓', None: ''}
 
@@ -51,6 +58,64 @@ def _text(value, decimals: int) -> str:
     if isinstance(value, int):
         return str(value)
     return f'{value:.{decimals}f}' if math.isfinite(value) else '∞' if value > 0 else '–'
+
+
+def _groups(records: list[dict], subsets: dict) -> Iterator[tuple[str, str, dict[str, list[dict]]]]:
+    """(data, subset's title, {method: its records}) for whole datasets and their clean subsets."""
+    for name in dict.fromkeys(record['data'] for record in records):
+        for title, images in {'': None, **subsets.get(name, {})}.items():
+            group: dict[str, list[dict]] = {}
+            for record in records:
+                if record['data'] == name and (images is None or record['image'] in images):
+                    group.setdefault(record['method'], []).append(record)
+            yield name, title, group
+
+
+def quality_table(records: list[dict], labels: list[str], metrics: dict[str, Metric],
+                  subsets: dict[str, dict[str, list[str]]], costs: dict[str, tuple[float, float]],
+                  notes: list[str]) -> Table:
+    """Mean and standard error of each metric, cost of each method; clean subsets below their dataset.
+
+    Args:
+        records: See :func:`~lowlight_cyclegan.evaluate.comparison.measure_all`.
+        labels: Methods in the table's order.
+        metrics: Columns.
+        subsets: Dataset -> title -> images, see ``comparison.clean_subsets``.
+        costs: Method -> parameters in millions, GMACs.
+        notes: For below the table.
+    """
+    columns = [('data', 'data', None, 0), ('method', 'method', None, 0), ('n', 'n', None, 0)]
+    columns += [(key, m.heading, m.better, m.decimals) for key, m in metrics.items()]
+    columns += [('params', 'params (M)', None, 4), ('gmacs', 'GMACs', None, 2), ('ms', 'ms', None, 1)]
+    rows = []
+    for name, title, group in _groups(records, subsets):
+        for label in labels:
+            images = group.get(label, [])
+            row = {'data': f'{name}, {title}' if title else name, 'method': label, 'n': len(images),
+                   'params': costs[label][0], 'gmacs': costs[label][1]}
+            row['ms'] = statistics.median(r['ms'] for r in images) if images else None
+            for key in metrics:
+                row[key] = mean_and_error([r.get(key, math.nan) for r in images])[:2]
+            rows.append(row)
+    return Table('Mean ± standard error over images', columns, rows, notes)
+
+
+def difference_table(records: list[dict], labels: list[str], metrics: dict[str, Metric], baseline: str,
+                     subsets: dict) -> Table:
+    """Mean paired difference of each metric to the baseline, with its bootstrap interval."""
+    columns = [('data', 'data', None, 0), ('method', 'method', None, 0)]
+    columns += [(key, f'Δ {m.heading}', m.better, m.decimals) for key, m in metrics.items()]
+    rows = []
+    for name, title, group in _groups(records, subsets):
+        for label in labels:
+            if label == baseline or not group:
+                continue
+            row = {'data': f'{name}, {title}' if title else name, 'method': label}
+            for key in metrics:
+                values = ([r.get(key, math.nan) for r in group[method]] for method in (label, baseline))
+                row[key] = bootstrap_interval(*values)
+            rows.append(row)
+    return Table(f'Difference to {baseline}: mean [95% bootstrap interval over images]', columns, rows)
 
 
 def to_terminal(table: Table) -> RichTable:

@@ -11,12 +11,9 @@ import torch.distributed as dist
 from basicsr.metrics import calculate_psnr, calculate_ssim
 
 from lowlight_cyclegan import commands as cli
-from lowlight_cyclegan.evaluate import measure
 from lowlight_cyclegan.evaluate.cache import Cache
-from lowlight_cyclegan.evaluate.measure import gt_mean, measure_pair, protocol_fingerprint
 from lowlight_cyclegan.evaluate.methods import Method
 from lowlight_cyclegan.evaluate.pairs import find_pairs
-from lowlight_cyclegan.evaluate.protocol import Protocol
 
 
 @pytest.fixture
@@ -67,55 +64,44 @@ def test_table_equals_basicsr(evaluate, data, tmp_path, capsys):
     assert float(images[1]['psnr']) == pytest.approx(psnr[1])
 
 
+def test_data_without_references(evaluate, data, tmp_path):
+    table, count = evaluate(['input', 'gamma'], '--data', f'alone={data}/low', figures=True)
+    paired, _, row, gamma = table['tables'][0]['rows']
+    assert (row['data'], row['n'], count) == ('alone', 3, 6)  # the same pictures, enhanced once
+    assert row['psnr'] == [None, None] and row['brightness'] == [0, 0] and row['chroma'] == [1, 0]
+    assert gamma['brightness'][0] > 0.1 and gamma['clipped'] == [0, 0] and paired['brightness'] == [None, None]
+    out = tmp_path / 'out'
+    assert (out / 'sheet_alone.jpg').stat().st_size and not (out / 'comparison_alone.png').exists()
+    table, _ = evaluate(['input'], '--metric', 'ssimc', '--psnr-cap', '5')
+    row = table['tables'][0]['rows'][0]
+    assert row['psnr'] == [5, 0] and 0 < row['ssimc'][0] < 1
+
+
 def test_cache(evaluate, data, tmp_path):
     first, count = evaluate(['input'])
     assert count == 3
     table, count = evaluate(['input', 'gamma'])
     assert count == 3 and table['tables'][0]['rows'][0] == first['tables'][0]['rows'][0]
     assert evaluate(['gamma', 'input'])[1] == 0
-    assert evaluate(['input'], '--border', '2')[1] == 3  # another protocol
+    bordered, count = evaluate(['input'], '--border', '2')  # another protocol measures the same pictures
+    assert count == 0 and bordered['tables'][0]['rows'][0]['psnr'] != first['tables'][0]['rows'][0]['psnr']
+    assert evaluate(['input'], '--rounding', 'floor')[1] == 3
     shutil.move(data / 'low' / '0.png', data / 'low' / 'x.png')
     shutil.move(data / 'high' / '0.png', data / 'high' / 'x.png')
     assert evaluate(['input'])[1] == 0  # content counts, not names
     cv2.imwrite(str(data / 'high' / '1.png'), cv2.imread(str(data / 'high' / '1.png')) // 2)
+    assert evaluate(['input'])[1] == 0  # the method does not see the reference
+    low = data / 'low' / '1.png'
+    cv2.imwrite(str(low), cv2.imread(str(low)) // 2)
     assert evaluate(['input'])[1] == 1
     for name in os.listdir(tmp_path / 'out' / 'cache'):  # broken entries are made again
         (tmp_path / 'out' / 'cache' / name).write_bytes(b'{') if name.endswith('.json') else None
     assert evaluate(['input'])[1] == 3
 
 
-def test_protocol_changes_the_figures(data):
-    pair = find_pairs(f'toy={data}/low:{data}/high')[1][0]
-    low, high = cv2.imread(pair.low), cv2.imread(pair.high)
-    kinds = [Protocol(lpips='none'), Protocol('y', lpips='none'), Protocol(border=4, lpips='none')]
-    values = [measure_pair(low, high, protocol)['psnr'] for protocol in kinds]
-    assert values == [calculate_psnr(low, high, 0), calculate_psnr(low, high, 0, test_y_channel=True),
-                      calculate_psnr(low, high, 4)]
-    assert len(set(map(protocol_fingerprint, kinds))) == 3
-    assert 'on Y, border 0' in kinds[1].describe()
-
-
-def test_uniform_window_is_that_of_scikit_image():
-    metrics = pytest.importorskip('skimage.metrics')
-    rng = np.random.default_rng(0)
-    x, y = (rng.integers(0, 256, (30, 40, 3), dtype=np.uint8) // divisor for divisor in (1, 2))
-    y = (y // 2 + x // 2).astype(np.uint8)
-    assert measure.ssim_uniform(x, y) == pytest.approx(metrics.structural_similarity(x, y, channel_axis=2), rel=1e-9)
-    inner = metrics.structural_similarity(x[4:-4, 4:-4], y[4:-4, 4:-4], channel_axis=2)
-    assert measure.ssim_uniform(x, y, crop_border=4) == pytest.approx(inner, rel=1e-9)
-    assert measure.ssim_uniform(x, x, test_y_channel=True) == pytest.approx(1)
-
-
 def test_resize(evaluate):
     table, _ = evaluate(['input'], '--resize', '20x24')
     assert 'resize: 20x24' in table['protocol']
-
-
-def test_gt_mean_takes_the_exposure_out():
-    img = np.random.default_rng(0).integers(40, 90, (8, 8, 3)).astype(np.float32)
-    np.testing.assert_allclose(gt_mean(img * 0.3, img), img, rtol=1e-5)
-    assert gt_mean(np.zeros_like(img), img).max() == 0
-    assert gt_mean(img, np.full_like(img, 255)).max() == 255
 
 
 def test_clean_rows_and_warning(evaluate, data, tmp_path, caplog):
@@ -171,7 +157,7 @@ def test_mistakes_are_one_line(evaluate, data, tmp_path, refusal):
     assert '--lpips-trunk x: no such file' in refusal(evaluate, ['input'], '--lpips-trunk', 'x')
     assert 'device nowhere: ' in refusal(evaluate, ['input'], '--device', 'nowhere')
     assert 'in none of the datasets' in refusal(evaluate, ['input'], '--figure-images', '77')
-    assert 'write it as NAME=LOW_FOLDER:HIGH_FOLDER' in refusal(find_pairs, 'toy=low')
+    assert 'write it as NAME=LOW_FOLDER:HIGH_FOLDER' in refusal(find_pairs, 'toy=')
     assert "'a/b' does not" in refusal(find_pairs, 'a/b=low:high')
     assert 'no such folder' in refusal(find_pairs, f'toy={data}/low:{data}/absent')
     assert 'no images in' in refusal(find_pairs, f'toy={data}/low:{data}')

@@ -1,8 +1,8 @@
 import cv2
 import numpy as np
 
-from lowlight_cyclegan.evaluate.figures import _spread, comparison_figure, pick_crop, scatter_figure
-from lowlight_cyclegan.evaluate.measure import METRICS
+from lowlight_cyclegan.evaluate.figures import _spread, comparison_figure, contact_sheet, pick_crop, scatter_figure
+from lowlight_cyclegan.evaluate.metrics import METRICS
 from lowlight_cyclegan.evaluate.pairs import Pair
 
 
@@ -28,5 +28,19 @@ def test_comparison_has_a_column_for_each_method(tmp_path):
     assert [ax.get_title() for ax in axes[:3]] == ['input', 'm', 'reference'] and len(axes) == 6
     np.testing.assert_array_equal(axes[4].images[0].get_array(), img[4:10, 3:13, ::-1])
     assert axes[4].get_xlabel() == '7.00 dB'
-    points = scatter_figure('d', ['input', 'm'], records, 'input').axes[0].collections[0].get_offsets()
+    points = scatter_figure('d', ['input', 'm'], METRICS, records, 'input').axes[0].collections[0].get_offsets()
     assert points.tolist() == [[7, 7]]
+
+
+def test_sheet_has_a_row_for_each_image(tmp_path):
+    img = np.random.default_rng(0).integers(0, 255, (20, 40, 3), dtype=np.uint8)
+    dark = str(tmp_path / 'a.png')
+    bright = str(tmp_path / 'b.png')
+    cv2.imwrite(dark, img // 9)
+    cv2.imwrite(bright, img)
+    records = [{'method': 'm', 'image': name, 'picture': bright} for name in 'ab']
+    sheet = contact_sheet([Pair('a', dark), Pair('b', dark)], ['input', 'm'], records)
+    assert sheet.shape == (2 * 160, 2 * 320, 3)
+    small = cv2.resize(img, (320, 160), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(sheet[160:, 320:], small)
+    assert contact_sheet([Pair('a', dark, bright)], ['m'], records).shape == (160, 3 * 320, 3)
