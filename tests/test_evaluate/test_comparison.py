@@ -72,6 +72,10 @@ def test_data_without_references(evaluate, data, tmp_path):
     assert gamma['brightness'][0] > 0.1 and gamma['clipped'] == [0, 0] and paired['brightness'] == [None, None]
     out = tmp_path / 'out'
     assert (out / 'sheet_alone.jpg').stat().st_size and not (out / 'comparison_alone.png').exists()
+
+
+def test_metric_of_pyiqa_and_cap(evaluate):
+    pytest.importorskip('pyiqa')
     table, _ = evaluate(['input'], '--metric', 'ssimc', '--psnr-cap', '5')
     row = table['tables'][0]['rows'][0]
     assert row['psnr'] == [5, 0] and 0 < row['ssimc'][0] < 1
