@@ -1,6 +1,6 @@
 from .aspp_arch import ASPP, ASPPEncoder
 from .auto_exposure_arch import AutoExposure, ToneCurve
-from .classical_arch import CLAHE, LIME, GammaCurve
+from .classical_arch import CLAHE, LIME, ExposureGain, ExposureGainFusion, GammaCurve
 from .ema_resnet_arch import EMA, EMAResidualBlock, EMAResNetGenerator, convert_cyclegan_generator
 from .patchgan_arch import PatchGANDiscriminator
 from .retinexnet_arch import RetinexNet, convert_retinexnet
@@ -10,8 +10,8 @@ from .self_ensemble_arch import SelfEnsemble, self_ensemble
 from .zero_dce_arch import ZeroDCE, convert_zero_dce
 
 __all__ = [
-    'ASPP', 'ASPPEncoder', 'AutoExposure', 'CLAHE', 'EMA', 'EMAResidualBlock', 'EMAResNetGenerator', 'GammaCurve',
-    'LIME', 'PatchGANDiscriminator', 'RUAS', 'RetinexNet', 'SCI', 'SelfEnsemble', 'ToneCurve', 'ZeroDCE',
-    'convert_cyclegan_generator', 'convert_retinexnet', 'convert_ruas', 'convert_sci', 'convert_zero_dce',
-    'self_ensemble'
+    'ASPP', 'ASPPEncoder', 'AutoExposure', 'CLAHE', 'EMA', 'EMAResNetGenerator', 'EMAResidualBlock', 'ExposureGain',
+    'ExposureGainFusion', 'GammaCurve', 'LIME', 'PatchGANDiscriminator', 'RUAS', 'RetinexNet', 'SCI', 'SelfEnsemble',
+    'ToneCurve', 'ZeroDCE', 'convert_cyclegan_generator', 'convert_retinexnet', 'convert_ruas', 'convert_sci',
+    'convert_zero_dce', 'self_ensemble'
 ]

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from lowlight_cyclegan.registry import register_once
 from .baseline_arch import Baseline
 
-__all__ = ['CLAHE', 'LIME', 'GammaCurve']
+__all__ = ['CLAHE', 'ExposureGain', 'ExposureGainFusion', 'GammaCurve', 'LIME']
 
 
 @register_once(ARCH_REGISTRY)
@@ -94,3 +94,62 @@ class LIME(Baseline):
         r = self.radius
         x = F.avg_pool2d(x, (2 * r + 1, 1), 1, (r, 0), count_include_pad=False)
         return F.avg_pool2d(x, (1, 2 * r + 1), 1, (0, r), count_include_pad=False)
+
+
+@register_once(ARCH_REGISTRY)
+class ExposureGain(Baseline):
+    """One factor for all pixels in linear light: the exposure that brings the mean of the picture to a target.
+
+    The factor is 2 to the power of 0 to 9 stops, found by twenty bisections; the mean is that of the clipped sRGB
+    values over pixels and channels. Black stays black, and a picture that is bright enough stays as it is.
+
+    Args:
+        target (float): Mean in [0, 1]. Default: 0.45.
+    """
+
+    def __init__(self, target=0.45):
+        super().__init__()
+        self.target = target
+
+    def enhance(self, x):
+        """(n, 3, h, w) in [0, 1] -> the same shape and range."""
+        light = _to_linear(x)
+        for image in light:
+            image.mul_(2**self.stops(image)).clamp_(max=1)
+        return _to_srgb(light)
+
+    def stops(self, light):
+        """Logarithm to base 2 of the factor for an image in linear light, of any shape."""
+        values, counts = light.double().unique(return_counts=True)  # at most 256 of an 8-bit picture
+        low, high = 0., 9.
+        for _ in range(20):
+            middle = (low + high) / 2
+            mean = (_to_srgb((values * 2**middle).clamp(max=1)) * counts).sum() / counts.sum()
+            low, high = (middle, high) if mean < self.target else (low, middle)
+        return low
+
+
+@register_once(ARCH_REGISTRY)
+class ExposureGainFusion(ExposureGain):
+    """Exposure fusion of the picture and its :class:`ExposureGain`, by OpenCV, on 8 bits and on the CPU.
+
+    Reference: Mertens et al., "Exposure Fusion: A Simple and Practical Alternative to High Dynamic Range Photography",
+    Computer Graphics Forum 2009.
+    """
+
+    def enhance(self, x):
+        """(n, 3, h, w) in [0, 1] -> the same shape and range."""
+        dark, bright = ((images.detach() * 255).round().to(torch.uint8).flip(1).permute(0, 2, 3, 1).cpu().numpy()
+                        for images in (x.clamp(0, 1), super().enhance(x)))
+        merge = cv2.createMergeMertens()
+        fused = np.stack([merge.process([a, b]) for a, b in zip(dark, bright)])
+        return torch.from_numpy(fused).permute(0, 3, 1, 2).flip(1).to(x).clamp(0, 1)
+
+
+def _to_linear(x):
+    # IEC 61966-2-1
+    return torch.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055)**2.4)
+
+
+def _to_srgb(x):
+    return torch.where(x <= 0.0031308, 12.92 * x, 1.055 * x.clamp(min=0.0031308)**(1 / 2.4) - 0.055)

@@ -67,7 +67,8 @@ class Method:
 def load_method(text: str, device: str | torch.device | None = 'cpu') -> Method:
     """Load a method from ``NAME``, ``NAME=[ARCH:]WEIGHTS[,WEIGHTS]`` or ``NAME=FILE.yml``.
 
-    - ``input``, archs that need no weights (``gamma``: GammaCurve) and weights in the box (``lite``) by name alone;
+    - ``input``, archs that need no weights (``gamma``: GammaCurve, ``gain``: ExposureGain, ``gain+fusion``) and bundled
+      weights (``lite``) by name alone;
     - the authors' published weights of zero_dce, sci, ruas or retinexnet; ARCH may be left out where NAME starts with
       it (``SCI-medium=medium.pt``);
     - an option file for testing, with network_g and pretrain_network_g;
@@ -123,14 +124,14 @@ def _load_network(label: str, value: str) -> nn.Module:
 
 
 def _plain(name: str) -> str:
-    return name.lower().replace('_', '').replace('-', '')
+    return re.sub('[-_+]', '', name.lower())
 
 
 def _weightless(name: str) -> nn.Module:
     if _plain(name) == 'input':
         return nn.Identity()
     archs = {_plain(key): arch for key, arch in ARCH_REGISTRY if arch.__module__.startswith('lowlight_cyclegan.')}
-    near = [key for key in archs if key.startswith(_plain(name))]  # gamma is GammaCurve
+    near = [key for key in archs if key.startswith(_plain(name)) or key.endswith(_plain(name))]  # gamma is GammaCurve
     arch = archs.get(near[0]) if len(near) == 1 else archs.get(_plain(name))
     if arch is None:
         raise ValueError(f'is not known{nearest(_plain(name), ["input", *bundled(), *archs])}')

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from lowlight_cyclegan.archs import CLAHE, LIME, GammaCurve
+from lowlight_cyclegan.archs import CLAHE, LIME, ExposureGain, ExposureGainFusion, GammaCurve
 
 
 @pytest.fixture(scope='module')
@@ -13,7 +13,7 @@ def photo():
     return torch.from_numpy((image * 0.3).round().transpose(2, 0, 1).astype(np.float32) / 255).unsqueeze(0)
 
 
-@pytest.mark.parametrize('method', [GammaCurve, CLAHE, LIME])
+@pytest.mark.parametrize('method', [GammaCurve, CLAHE, LIME, ExposureGain, ExposureGainFusion])
 def test_brightens_any_size_within_range(photo, method):
     net = method()
     assert next(net.parameters(), None) is None
@@ -24,7 +24,7 @@ def test_brightens_any_size_within_range(photo, method):
 
 
 def test_images_of_a_batch_do_not_touch(photo):
-    for method in (GammaCurve, CLAHE, LIME):
+    for method in (GammaCurve, CLAHE, LIME, ExposureGain, ExposureGainFusion):
         net = method()
         alone = torch.cat([net(2 * photo - 1), net(photo - 1)])
         torch.testing.assert_close(net(torch.cat([2 * photo - 1, photo - 1])), alone)
@@ -74,3 +74,30 @@ def test_lime_keeps_an_edge_and_smooths_noise():
     inside, outside = refined[..., 24:40, 24:40], refined[..., :8, :]
     assert inside.mean() - outside.mean() > 0.3
     assert inside.std() < 0.012 and outside.std() < 0.012
+
+
+def decoded(x):
+    return torch.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055)**2.4)
+
+
+def test_gain_reaches_its_mean_by_one_factor(photo):
+    y = (ExposureGain()(2 * photo - 1) + 1) / 2
+    assert y.mean().item() == pytest.approx(0.45, abs=1e-4)
+    inside = (y < 0.999) & (photo > 0.02)  # neither clipped nor rounded away
+    factor = (decoded(y) / decoded(photo))[inside]
+    assert factor.min().item() == pytest.approx(factor.max().item(), rel=1e-3) and factor.min() > 1
+    assert (ExposureGain(0.3)(2 * photo - 1) + 1).mean().item() / 2 == pytest.approx(0.3, abs=1e-4)
+
+
+def test_gain_leaves_bright_and_black_alone(photo):
+    bright = 0.5 + photo / 2
+    torch.testing.assert_close(ExposureGain()(2 * bright - 1), 2 * bright - 1)
+    assert ExposureGain()(torch.full((1, 3, 40, 40), -1.)).max() == -1
+
+
+def test_fusion_is_opencvs(photo):
+    gained = (ExposureGain()(2 * photo - 1) + 1) / 2
+    dark, bright = ((255 * x[0]).round().byte().permute(1, 2, 0).numpy()[..., ::-1].copy() for x in (photo, gained))
+    expected = np.clip(cv2.createMergeMertens().process([dark, bright]), 0, 1)[..., ::-1]
+    fused = (ExposureGainFusion()(2 * photo - 1)[0].permute(1, 2, 0).numpy() + 1) / 2
+    np.testing.assert_allclose(fused, expected, atol=1e-6)

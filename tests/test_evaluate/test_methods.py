@@ -38,7 +38,8 @@ def test_by_name():
     assert isinstance(load_method('input').enhancer.network, nn.Identity)
     gamma = load_method('gamma').enhancer.network
     assert type(gamma).__name__ == 'GammaCurve' and not gamma.training
-    assert type(load_method('CLAHE').enhancer.network).__name__ == 'CLAHE'
+    for name, arch in (('CLAHE', 'CLAHE'), ('gain', 'ExposureGain'), ('gain+fusion', 'ExposureGainFusion')):
+        assert type(load_method(name).enhancer.network).__name__ == arch
 
 
 def test_from_options_and_from_a_run(run):
