@@ -6,7 +6,6 @@ import inspect
 import json
 import math
 import numpy as np
-import os
 import re
 import time
 import torch
@@ -183,8 +182,9 @@ def _fingerprint(net: nn.Module) -> str:
 def _sources(objects: Sequence) -> list[bytes]:
     """Contents of the files that define classes, functions or modules, torch's own left out."""
     contents = []
+    torch_folder = osp.join(osp.dirname(inspect.getsourcefile(torch)), '')
     for file in sorted({inspect.getsourcefile(item) for item in objects}):
-        if f'{os.sep}torch{os.sep}' not in file:
+        if not file.startswith(torch_folder):
             with open(file, 'rb') as f:
                 contents.append(f.read())
     return contents

@@ -2,15 +2,14 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from os import path as osp
 
 from lowlight_cyclegan.data.data_util import IMAGE_EXTENSIONS
 from lowlight_cyclegan.messages import warn
+from lowlight_cyclegan.prepare.layouts import pair_names
 
-__all__ = ['Pair', 'find_pairs', 'pair_names']
+__all__ = ['Pair', 'find_pairs']
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,8 @@ def find_pairs(text: str) -> tuple[str, list[Pair]]:
     """Images of a dataset: ``NAME=LOW:HIGH``, or ``NAME=FOLDER``.
 
     The folder is one with the sub-folders ``low`` and ``high``, as ``data`` lays them out, or one of images without
-    references. Images are paired by name without extension, else by number, see :func:`pair_names`.
+    references. Images are paired by name without extension, else by number, see
+    :func:`~lowlight_cyclegan.prepare.layouts.pair_names`.
 
     Returns:
         Name and images.
@@ -52,31 +52,6 @@ def find_pairs(text: str) -> tuple[str, list[Pair]]:
     except ValueError as error:
         raise ValueError(f'--data {text}: {error}') from None
     return name, [Pair(shared, low[a], high[b]) for shared, a, b in sorted(pairs, key=lambda pair: _natural(pair[0]))]
-
-
-def pair_names(low: Iterable[str], high: Iterable[str], name: str) -> list[tuple[str, str, str]]:
-    """Pair equal names; where none are equal, names that end in equal numbers (low00690 with normal00690), with a line.
-
-    Args:
-        low: Names without extension.
-        high: The same.
-        name: Of the dataset, for the line.
-
-    Returns:
-        (name of the pair, low name, high name) of each; that of a pair by number is the number as it is written.
-
-    Raises:
-        ValueError: Some are in one of the folders alone.
-    """
-    low, high = set(low), set(high)
-    numbers = [{match[1]: stem for stem in stems if (match := re.search(r'(\d+)\D*$', stem))} for stems in (low, high)]
-    if low & high or not low or numbers[0].keys() != numbers[1].keys() or len(numbers[0]) < max(len(low), len(high)):
-        if single := sorted(low ^ high):
-            raise ValueError(f'{len(single)} images are in one of the folders alone, such as {single[0]}')
-        return [(stem, stem, stem) for stem in low]
-    pairs = [(number, stem, numbers[1][number]) for number, stem in sorted(numbers[0].items())]
-    warn(f'{name}: {len(pairs)} pairs by number, such as {pairs[0][1]} with {pairs[0][2]}')
-    return pairs
 
 
 def _images(text: str, folder: str) -> dict[str, str]:

@@ -2,21 +2,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from os import path as osp
 
 from lowlight_cyclegan.data.data_util import IMAGE_EXTENSIONS, decode_image, map_threaded
-from lowlight_cyclegan.files import atomic_write
+from lowlight_cyclegan.messages import warn
 from .archive import Source, open_source
-from .fingerprint import aligned_correlation, fingerprint
-from .manifest import MANIFEST, check_complete, duplicates, read_manifest, shared_views
+from .fingerprint import aligned_correlation
+from .manifest import MANIFEST, NewDataset, check_complete, duplicates, read_manifest, shared_views
 
-__all__ = ['LAYOUTS', 'Layout', 'prepare']
+__all__ = ['LAYOUTS', 'Layout', 'pair_names', 'prepare']
 
 MIN_ALIGNMENT = 0.7  # of the reduced log-gray images; LOL's 141, 142 and 648 are below
 MAX_LINES = 10
@@ -91,8 +91,8 @@ def prepare(layout: Layout, sources: list[str], output: str, partial: bool = Fal
         check_complete(target)
         print(f'complete {target}')
     else:
-        pairs = _find_pairs(layout, [open_source(source) for source in sources], partial)
-        _lay_out(layout, pairs, target)
+        pairs, notes = _find_pairs(layout, [open_source(source) for source in sources], partial)
+        _lay_out(layout, pairs, notes, target)
     if lmdb:
         _make_lmdbs(target)
     return target
@@ -101,14 +101,15 @@ def prepare(layout: Layout, sources: list[str], output: str, partial: bool = Fal
 # ------------------------------------------------------------------- finding
 
 
-def _find_pairs(layout: Layout, sources: list[Source], partial: bool) -> list[Pair]:
-    """[(split, name, low, high)], sorted."""
+def _find_pairs(layout: Layout, sources: list[Source], partial: bool) -> tuple[list[Pair], tuple[str, ...]]:
+    """Pairs, sorted, and notes."""
     found: dict[tuple[str, str], dict[str, File]] = {}
-    problems = []
+    problems, left_out = [], []
     for number, source in enumerate(sources):
         for file in source.files:
             place = _place(layout, file, number)
             if place is None or not file.lower().endswith(IMAGE_EXTENSIONS):
+                left_out.append(file)
                 continue
             split, domain, name = place
             files = found.setdefault((split, name), {})
@@ -119,13 +120,15 @@ def _find_pairs(layout: Layout, sources: list[Source], partial: bool) -> list[Pa
     if not found:
         looked_for = ' and '.join(f'{low} with {high}' for _, low, high, _ in layout.folders) or 'them'
         raise ValueError(f'{where}: no images found, looked for {looked_for}')
+    if not layout.folders:
+        found = _pair_plain(layout.name, found)
     for _, files in sorted(found.items()):
         for domain in {'low', 'high'} - files.keys():
             there = next(iter(files.values()))[1]
             problems.append(f'{where}: {there} has no {domain} image of that name')
     counts = Counter(split for split, _ in found)
     for split, count in layout.counts.items():
-        if counts[split] != count and not partial:
+        if counts[split] not in (count, 0) and not partial:  # one of two splits is a dataset too
             problems.append(f'{where}: {counts[split]} pairs{f" in {split}" if split else ""}, {count} are '
                             'published: the download is not complete (--partial accepts it)')
     _refuse(problems)
@@ -137,7 +140,46 @@ def _find_pairs(layout: Layout, sources: list[Source], partial: bool) -> list[Pa
     for key, files in found.items():
         split = key[0] if not layout.num_test else 'test' if key in test else 'train'
         pairs.append((split, key[1], files['low'], files['high']))
-    return sorted(pairs, key=lambda pair: pair[:2])
+    if left_out and not layout.folders:
+        warn(f'{where}: {len(left_out)} files in sub-folders or of other kinds are left out, such as {left_out[0]}')
+    absent = ', '.join(split for split in layout.counts if not counts[split])
+    notes = (f'no pairs of {absent} in {where}: laid out without', ) if absent else ()
+    return sorted(pairs, key=lambda pair: pair[:2]), (*layout.notes, *notes)
+
+
+def _pair_plain(name: str, found: dict) -> dict:
+    """The images of two plain folders by the names of their pairs; as they were where they do not pair."""
+    low, high = ({key[1]: files[domain] for key, files in found.items() if domain in files}
+                 for domain in ('low', 'high'))
+    try:
+        return {('', shared): {'low': low[a], 'high': high[b]} for shared, a, b in pair_names(low, high, name)}
+    except ValueError:
+        return found
+
+
+def pair_names(low: Iterable[str], high: Iterable[str], name: str) -> list[tuple[str, str, str]]:
+    """Pair equal names; where none are equal, names that end in equal numbers (low00690 with normal00690), with a line.
+
+    Args:
+        low: Names without extension.
+        high: The same.
+        name: Of the dataset, for the line.
+
+    Returns:
+        (name of the pair, low name, high name) of each; that of a pair by number is the number as it is written.
+
+    Raises:
+        ValueError: Some are in one of the folders alone.
+    """
+    low, high = set(low), set(high)
+    numbers = [{match[1]: stem for stem in stems if (match := re.search(r'(\d+)\D*$', stem))} for stems in (low, high)]
+    if low & high or not low or numbers[0].keys() != numbers[1].keys() or len(numbers[0]) < max(len(low), len(high)):
+        if single := sorted(low ^ high):
+            raise ValueError(f'{len(single)} images are in one of the folders alone, such as {single[0]}')
+        return [(stem, stem, stem) for stem in low]
+    pairs = [(number, stem, numbers[1][number]) for number, stem in sorted(numbers[0].items())]
+    warn(f'{name}: {len(pairs)} pairs by number, such as {pairs[0][1]} with {pairs[0][2]}')
+    return pairs
 
 
 def _place(layout: Layout, file: str, number: int) -> tuple[str, str, str] | None:
@@ -167,13 +209,13 @@ def _refuse(problems: list[str]) -> None:
 # -------------------------------------------------------------------- laying out
 
 
-def _lay_out(layout: Layout, pairs: list[Pair], target: str) -> None:
-    staging = osp.join(osp.dirname(target), f'.{osp.basename(target)}.partial')
+def _lay_out(layout: Layout, pairs: list[Pair], notes: tuple[str, ...], target: str) -> None:
+    dataset = NewDataset(target)
     images: list[dict] = []
     problems: list[str] = []
     alignment = {}
     print(f'reading  {len(pairs)} pairs')
-    for pair, result in zip(pairs, map_threaded(lambda pair: _lay_out_pair(layout, pair, staging), pairs)):
+    for pair, result in zip(pairs, map_threaded(lambda pair: _lay_out_pair(layout, pair, dataset), pairs)):
         entries, score, errors = result
         images += entries
         problems += errors
@@ -187,23 +229,15 @@ def _lay_out(layout: Layout, pairs: list[Pair], target: str) -> None:
         warnings.append(f'{len(repeated)} images repeat another of their kind pixel by pixel, such as '
                         f'{" and ".join(next(iter(repeated.items())))}: see duplicates in {MANIFEST}')
     warnings += shared_views(images)
-    wanted = {osp.join(staging, *entry['path'].split('/')) for entry in images}
-    for folder, _, names in os.walk(staging):  # left by a run with another source
-        for name in names:
-            if osp.join(folder, name) not in wanted:
-                os.remove(osp.join(folder, name))
-    manifest = {'dataset': layout.name, 'notes': layout.notes, 'warnings': warnings, 'duplicates': repeated,
-                'images': images}
-    atomic_write(osp.join(staging, MANIFEST), json.dumps(manifest, indent=1).encode())
-    os.replace(staging, target)
-    for line in (*layout.notes, *warnings):
-        print(f'NOTE     {line}' if line in layout.notes else f'WARNING  {line}')
+    dataset.finish(images, notes, warnings)
+    for line in (*notes, *warnings):
+        print(f'NOTE     {line}' if line in notes else f'WARNING  {line}')
     counts = Counter(split for split, *_ in pairs)
     summary = ', '.join(f'{count} pairs{f" in {split}" if split else ""}' for split, count in counts.items())
     print(f'ready    {target}: {summary}')
 
 
-def _lay_out_pair(layout: Layout, pair: Pair, staging: str) -> tuple[list[dict], float, list[str]]:
+def _lay_out_pair(layout: Layout, pair: Pair, dataset: NewDataset) -> tuple[list[dict], float, list[str]]:
     """Copy and describe a pair: (entries of the manifest, alignment, problems)."""
     split, name, *files = pair
     entries, decoded, problems = [], [], []
@@ -216,12 +250,7 @@ def _lay_out_pair(layout: Layout, pair: Pair, staging: str) -> tuple[list[dict],
             problems.append(f'{source.path}: {file} cannot be read: {error}')
             continue
         decoded.append(img)
-        target = osp.join(staging, *path.split('/'))
-        os.makedirs(osp.dirname(target), exist_ok=True)
-        atomic_write(target, content, durable=False)
-        entries.append({'path': path, 'source': file, 'role': layout.roles.get(split),
-                        'sha256': hashlib.sha256(content).hexdigest(), 'size': [img.shape[1], img.shape[0]],
-                        **fingerprint(img)})
+        entries.append(dataset.add(path, content, img, file, layout.roles.get(split)))
     if len(decoded) < 2:
         return entries, 1.0, problems
     if decoded[0].shape != decoded[1].shape:

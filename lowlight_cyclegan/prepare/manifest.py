@@ -1,20 +1,26 @@
-"""``manifest.json`` of a dataset: what its images are, where they came from, how they look.
+"""Datasets as they are written here, with a ``manifest.json`` that says what the images are and how they look.
 
-Keys: ``dataset``, ``notes``, ``warnings``, ``duplicates`` (path: the first path with the same pixels) and ``images``, a
-list of ``path`` (relative to the manifest), ``source`` (its name in the download), ``role`` (train, test or none),
-``sha256`` of the file, ``size`` (width and height) and its fingerprint (see ``fingerprint.py``).
+Keys: ``dataset``, ``settings`` (what made it, if anything did), ``notes``, ``warnings``, ``duplicates`` (path: the
+first path with the same pixels) and ``images``, a list of ``path`` (relative to the manifest), ``source`` (its name in
+the download), ``role`` (train, test or none), ``sha256`` of the file, ``size`` (width and height) and its fingerprint
+(see ``fingerprint.py``).
 """
 from __future__ import annotations
 
+import hashlib
 import json
+import numpy as np
 import os
+from collections.abc import Sequence
 from os import path as osp
 
 from lowlight_cyclegan.data.data_util import IMAGE_EXTENSIONS, decode_image, map_threaded
-from lowlight_cyclegan.files import file_sha256
+from lowlight_cyclegan.files import atomic_write, file_sha256
 from .fingerprint import find_matches, fingerprint
 
-__all__ = ['MANIFEST', 'check_complete', 'duplicates', 'load_fingerprints', 'read_manifest', 'shared_views']
+__all__ = [
+    'MANIFEST', 'NewDataset', 'check_complete', 'duplicates', 'load_fingerprints', 'read_manifest', 'shared_views'
+]
 
 MANIFEST = 'manifest.json'
 
@@ -40,17 +46,69 @@ def read_manifest(path: str, *keys: str) -> list[dict]:
         raise ValueError(f'{path}: is no manifest of lowlight-cyclegan data ({type(error).__name__})') from None
 
 
-def check_complete(folder: str) -> None:
+class NewDataset:
+    """A dataset in the making: files gather in ``.<name>.partial`` beside the target and appear there all at once.
+
+    Args:
+        target: Folder of the dataset, which is not there.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.staging = osp.join(osp.dirname(target), f'.{osp.basename(target)}.partial')
+
+    def add(self, path: str, content: bytes, img: np.ndarray, source: str, role: str | None) -> dict:
+        """Write an image and describe it.
+
+        Args:
+            path: Relative to the dataset, with slashes.
+            content: The file.
+            img: What is in it, (h, w, 3) uint8, BGR.
+            source: Where it came from.
+            role: 'train', 'test' or None.
+
+        Returns:
+            Its entry in the manifest.
+        """
+        file = osp.join(self.staging, *path.split('/'))
+        os.makedirs(osp.dirname(file), exist_ok=True)
+        atomic_write(file, content, durable=False)
+        return {'path': path, 'source': source, 'role': role, 'sha256': hashlib.sha256(content).hexdigest(),
+                'size': [img.shape[1], img.shape[0]], **fingerprint(img)}
+
+    def finish(self, images: list[dict], notes: Sequence[str] = (), warnings: Sequence[str] = (),
+               settings: dict | None = None) -> None:
+        """Write the manifest, take away what an interrupted run with another source left, and show the dataset."""
+        wanted = {osp.join(self.staging, *entry['path'].split('/')) for entry in images}
+        for folder, _, names in os.walk(self.staging):
+            for name in names:
+                if osp.join(folder, name) not in wanted:
+                    os.remove(osp.join(folder, name))
+        manifest = {'dataset': osp.basename(self.target), 'settings': settings, 'notes': notes, 'warnings': warnings,
+                    'duplicates': duplicates(images), 'images': images}
+        atomic_write(osp.join(self.staging, MANIFEST), json.dumps(manifest, indent=1).encode())
+        os.replace(self.staging, self.target)
+
+
+def check_complete(folder: str, settings: dict | None = None) -> None:
     """See that a dataset's folder is as its manifest says.
+
+    Args:
+        folder: Of the dataset.
+        settings: What it is to have been made with.
 
     Raises:
         ValueError: It is not; the line says what to do.
     """
     try:
         images = read_manifest(osp.join(folder, MANIFEST), 'sha256')
+        with open(osp.join(folder, MANIFEST), encoding='utf-8') as f:
+            found = json.load(f).get('settings')
     except ValueError:
         raise ValueError(f'{folder}: is there and has no readable {MANIFEST}: move it away or give another --output'
                          ) from None
+    if found != settings:
+        raise ValueError(f'{folder}: is there and was made with other settings: move it away or give another name')
     for entry in images:
         file = osp.join(folder, *entry['path'].split('/'))
         if not osp.isfile(file) or file_sha256(file) != entry['sha256']:

@@ -23,6 +23,7 @@ from .budget import iterations_within, signals_for
 __all__ = ['ROWS', 'ablate', 'parse_budget', 'row_options', 'run_training', 'summary_table']
 
 ROWS = {'plain': (False, False), 'ema': (True, False), 'aspp': (False, True), 'ema_aspp': (True, True)}
+PATH_KEYS = re.compile('dataroot_.*|(exclude_)?names|meta_info_file|pretrain_network_.*|resume_state|trunk')
 TITLES = {'plain': 'CycleGAN', 'ema': 'with EMA', 'aspp': 'with ASPP', 'ema_aspp': 'with EMA and ASPP'}
 
 
@@ -116,14 +117,21 @@ def _check(path: str, base: dict) -> None:
 
 def _absolute(node: dict, folder: str) -> None:
     """Paths of the base, relative to the current folder, its own or the packaged options, made absolute in place: runs
-    have a folder of their own."""
+    have a folder of their own. Only keys that hold paths count: a folder may have the name of any other value."""
     for key, value in node.items():
-        if isinstance(value, dict):
+        if PATH_KEYS.fullmatch(str(key)):
+            node[key] = _absolute_path(value, [folder, options_dir()] if key in ('names', 'exclude_names') else [])
+        elif isinstance(value, dict):
             _absolute(value, folder)
-        elif isinstance(value, str) and key not in ('name', 'type'):
-            found = find_file(value, [folder, options_dir()]) if key in ('names', 'exclude_names') else value
-            if osp.exists(osp.expanduser(found)):
-                node[key] = osp.abspath(osp.expanduser(found))
+
+
+def _absolute_path(value, folders: list[str]):
+    if isinstance(value, list):
+        return [_absolute_path(item, folders) for item in value]
+    if isinstance(value, dict):
+        return {_absolute_path(key, folders): _absolute_path(item, folders) for key, item in value.items()}
+    found = osp.expanduser(find_file(value, folders)) if isinstance(value, str) else value
+    return osp.abspath(found) if isinstance(found, str) and osp.exists(found) else value
 
 
 def row_options(base: dict, row: str, seed: int, iterations: int) -> dict:

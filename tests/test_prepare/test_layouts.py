@@ -2,6 +2,7 @@ import cv2
 import hashlib
 import json
 import numpy as np
+import os
 import pytest
 import shutil
 import zipfile
@@ -9,7 +10,7 @@ from basicsr.data import build_dataset
 from pathlib import Path
 
 from lowlight_cyclegan import commands as cli
-from lowlight_cyclegan.prepare import layouts as datasets
+from lowlight_cyclegan.prepare import manifest
 from lowlight_cyclegan.prepare.layouts import LAYOUTS, prepare
 
 
@@ -25,7 +26,7 @@ def command(*args):
     cli.main(['data', *map(str, args)])
 
 
-def manifest(folder):
+def read_manifest(folder):
     return json.loads((folder / 'manifest.json').read_text())
 
 
@@ -34,7 +35,7 @@ def test_lol_from_archive_and_folder(tmp_path, lol, capsys):
     for source, output in ((lol, 'a'), (tmp_path / 'LOL.zip', 'b')):
         command('lol', source, '--output', tmp_path / output, '--partial')
     assert '2 pairs in eval15, 3 pairs in our485' in capsys.readouterr().out
-    a, b = (manifest(tmp_path / name / 'LOL') for name in 'ab')
+    a, b = (read_manifest(tmp_path / name / 'LOL') for name in 'ab')
     assert [e.pop('source').removeprefix('LOLdataset/') for e in b['images']] == [e.pop('source') for e in a['images']]
     assert a == b and len(a['images']) == 10 and sorted(p.name for p in (tmp_path / 'a').iterdir()) == ['LOL']
     for entry in a['images']:
@@ -53,8 +54,8 @@ def test_repeated_and_interrupted_runs(tmp_path, lol, capsys, refusal, monkeypat
         written.append(path)
         write(path, content, **kwargs)
 
-    write = datasets.atomic_write
-    monkeypatch.setattr(datasets, 'atomic_write', die)
+    write = manifest.atomic_write
+    monkeypatch.setattr(manifest, 'atomic_write', die)
     with pytest.raises(KeyboardInterrupt):
         prepare(LAYOUTS['lol'], [str(lol)], str(tmp_path / 'out'), partial=True)
     monkeypatch.undo()
@@ -115,7 +116,7 @@ def test_warnings(tmp_path, lol, capsys):
     assert 'our485/1: low and high image correlate by' in output and 'our485/0: low' not in output
     assert '3 images repeat another of their kind pixel by pixel' in output
     assert '1 of 2 test inputs show a view that is among the training inputs (1 of them identical)' in output
-    content = manifest(tmp_path / 'out' / 'LOL')
+    content = read_manifest(tmp_path / 'out' / 'LOL')
     assert len(content['warnings']) == 3
     assert content['duplicates'] == {'our485/low/1.png': 'our485/low/0.png', 'our485/low/2.png': 'eval15/low/0.png',
                                      'our485/high/2.png': 'eval15/high/0.png'}
@@ -130,10 +131,26 @@ def test_lolv2_names_are_made_alike(tmp_path, write_pairs, capsys):
             (folder / 'Normal' / '0.png').rename(folder / 'Normal' / 'normal00690.png')
     command('lolv2', root, '--output', tmp_path, '--partial')
     assert 'pixel-identical to training images of LOL' in capsys.readouterr().out
-    images = manifest(tmp_path / 'LOL-v2-real')['images']
+    images = read_manifest(tmp_path / 'LOL-v2-real')['images']
     assert [e['path'] for e in images] == ['test/low/00690.png', 'test/high/00690.png', 'train/low/00690.png',
                                            'train/high/00690.png']
     assert images[3]['source'] == 'Real_captured/Train/Normal/normal00690.png'
+
+
+def test_one_split_is_a_dataset_too(tmp_path, write_pairs, capsys, monkeypatch, refusal):
+    monkeypatch.setitem(LAYOUTS['lolv2'].counts, 'test', 2)
+    folder = write_pairs(tmp_path / 'Test', 2, 'Low', 'Normal')
+    for kind, word in (('Low', 'low'), ('Normal', 'normal')):
+        for i in range(2):
+            (folder / kind / f'{i}.png').rename(folder / kind / f'{word}0069{i}.png')
+    command('lolv2', tmp_path, '--output', tmp_path)
+    assert f'no pairs of train in {tmp_path}: laid out without' in capsys.readouterr().out
+    target = tmp_path / 'LOL-v2-real'
+    assert sorted(path.name for path in target.iterdir()) == ['manifest.json', 'test']
+    shutil.rmtree(target)
+    for kind in ('Low', 'Normal'):
+        next((folder / kind).glob('*1.png')).unlink()
+    assert '1 pairs in test, 2 are published' in refusal(command, 'lolv2', tmp_path, '--output', tmp_path)
 
 
 def test_lsrw_pick_is_fixed(tmp_path, write_pairs, capsys):
@@ -161,6 +178,18 @@ def test_folder_with_lmdb(tmp_path, write_pairs, capsys):
     assert len(pairs) == 3 and np.array_equal((pairs[1]['lq'].numpy().transpose(1, 2, 0) * 255).round(), expected)
 
 
+def test_plain_folders_pair_by_number(tmp_path, write_pairs, caplog):
+    write_pairs(tmp_path / 'mine', 2)
+    for i in range(2):
+        (tmp_path / 'mine' / 'low' / f'{i}.png').rename(tmp_path / 'mine' / 'low' / f'dark_{i}.png')
+    (tmp_path / 'mine' / 'high' / 'more').mkdir()
+    shutil.copy(tmp_path / 'mine' / 'high' / '1.png', tmp_path / 'mine' / 'high' / 'more' / '7.png')
+    command('folder', tmp_path / 'mine' / 'low', tmp_path / 'mine' / 'high', '--name', 'Mine', '--output', tmp_path)
+    assert 'Mine: 2 pairs by number, such as dark_0 with 0' in caplog.text
+    assert '1 files in sub-folders or of other kinds are left out, such as more/7.png' in caplog.text
+    assert sorted(path.name for path in (tmp_path / 'Mine' / 'low').iterdir()) == ['0.png', '1.png']
+
+
 def test_folder_refusals(tmp_path, write_pairs, refusal):
     write_pairs(tmp_path, 1)
     assert 'give two folders' in refusal(command, 'folder', tmp_path / 'low', '--name', 'a')
@@ -183,5 +212,5 @@ def test_full_disk(tmp_path, lol, refusal, monkeypatch):
     def full(*args):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(datasets.os, 'replace', full)
+    monkeypatch.setattr(os, 'replace', full)
     assert 'make room' in refusal(command, 'lol', lol, '--output', tmp_path / 'out', '--partial')

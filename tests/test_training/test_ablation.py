@@ -87,6 +87,22 @@ def test_four_rows_once(run, toy_run, capsys):
     assert '| with EMA and ASPP | 2 |' in (toy_run / 'out' / 'ablation.md').read_text()
 
 
+def test_values_that_are_names_of_files_too(run, toy_run):
+    """A folder may hold anything: only the keys of paths are taken for paths."""
+    for name in ('vanilla', 'psnr', 'auto', 'Adam'):
+        (toy_run / name).mkdir()
+    text = (toy_run / 'toy.yml').read_text()
+    folders = '[{folder: data/low, weight: 1}, {folder: data/high, weight: 2}]'
+    (toy_run / 'toy.yml').write_text(text.replace('num_gpu: 0', 'num_gpu: auto').replace(
+        'dataroot_gt: data/high\n    exclude', f'dataroot_gt: {folders}\n    exclude'))
+    run(seeds=[0], train=fake(10))
+    opt = yaml.safe_load((toy_run / 'out' / 'options' / 'plain_seed0.yml').read_text())
+    assert opt['train']['gan_opt']['gan_type'] == 'vanilla' and opt['num_gpu'] == 'auto'
+    assert opt['train']['optim_g']['type'] == 'Adam' and opt['datasets']['val']['dataroot_lq'] == f'{toy_run}/data/low'
+    assert opt['datasets']['train']['dataroot_gt'] == [
+        {'folder': f'{toy_run}/data/low', 'weight': 1}, {'folder': f'{toy_run}/data/high', 'weight': 2}]
+
+
 def fake(psnr):
     """A training that leaves a table behind and does nothing else."""
 
