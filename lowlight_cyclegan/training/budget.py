@@ -122,17 +122,19 @@ def train_within(opt_file: str, minutes: float, force_yml: Sequence[str] = ()) -
     run = subprocess.Popen([sys.executable, '-m', 'lowlight_cyclegan.train', '-opt', opt_file, '--force_yml', *forced])
     with signals_for(run):
         code, path = _watch(run, begin + minutes * 60 - LAST_WORDS, folder, opt)
+    if path is None and not code:
+        raise ValueError(f'{folder}: holds no weights, the time was up before a checkpoint: give more minutes')
     if path is not None:
         print(f'averaged weights as fp16: {path} ({osp.getsize(path) / 1e6:.1f} MB), after '
               f'{(time.monotonic() - begin) / 60:.1f} minutes')
-    return code or int(path is None)
+    return code
 
 
 def _watch(run: subprocess.Popen, end: float, folder: str, opt: dict) -> tuple[int, str | None]:
     """Wait for a run until its time ends, then ask it to save; export each of its checkpoints. (exit code, file)."""
     from lowlight_cyclegan.enhance.pretrained import load_pretrained, save_pretrained
     path = osp.join(folder, f'{opt["name"]}.safetensors')
-    code, expected, written = None, 0, None
+    code, asked, written = None, False, None
     while code is None:
         try:
             code = run.wait(min(max(1, end - time.monotonic()), EXPORT_EVERY))
@@ -140,14 +142,16 @@ def _watch(run: subprocess.Popen, end: float, folder: str, opt: dict) -> tuple[i
             if time.monotonic() >= end:
                 print('The time is up: saving.', flush=True)
                 run.terminate()
-                code, expected = run.wait(), 128 + signal.SIGTERM
+                code, asked = run.wait(), True
         weights = _newest(osp.join(folder, 'models'))
         if weights != written:
             network, options, _ = load_pretrained(weights, opt['network_g'])
             save_pretrained(f'{path}.part.safetensors', network, options)
             os.replace(f'{path}.part.safetensors', path)
             written = weights
-    return 0 if code == expected else code, None if written is None else path
+    if asked and code in (128 + signal.SIGTERM, -signal.SIGTERM):  # the second before it could listen
+        code = 0
+    return code, None if written is None else path
 
 
 def _newest(folder: str) -> str | None:
