@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--opt', required=True, metavar='FILE.yml', help='base option file')
     parser.add_argument('--budget', required=True, metavar='500it|10min', help='of each run')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0], metavar='N', help='default: 0')
+    parser.add_argument('--force_yml', nargs='+', default=[], metavar='KEY=VALUE', help='override options of the base')
     parser.add_argument('--output', required=True, metavar='DIR', help='the same one continues')
 
 
@@ -21,6 +22,6 @@ def run(args: argparse.Namespace) -> None:
     lowlight_cyclegan.register()
     from lowlight_cyclegan.training.ablation import ablate
     try:
-        ablate(args.opt, args.budget, args.seeds, args.output)
+        ablate(args.opt, args.budget, args.seeds, args.output, force_yml=args.force_yml)
     except (ValueError, OSError) as error:
         fail(explain(error))

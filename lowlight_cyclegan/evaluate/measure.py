@@ -7,6 +7,7 @@ import json
 import numpy as np
 import platform
 import torch
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from lowlight_cyclegan import __version__
@@ -36,17 +37,18 @@ class Meter:
     Args:
         protocol: How.
         cache: Asked first, and told.
+        only: Columns' keys; None takes all of the protocol.
 
     Attributes:
-        metrics: Those of the protocol, by their columns' keys.
+        metrics: By their columns' keys.
 
     Raises:
         ValueError: A metric cannot be had.
     """
 
-    def __init__(self, protocol: Protocol, cache: Cache) -> None:
+    def __init__(self, protocol: Protocol, cache: Cache, only: Sequence[str] | None = None) -> None:
         self.protocol, self.cache = protocol, cache
-        self.metrics = select_metrics(protocol)
+        self.metrics = {key: metric for key, metric in select_metrics(protocol).items() if only is None or key in only}
         settings = asdict(protocol)
         settings.pop('extra')
         if protocol.lpips_trunk:

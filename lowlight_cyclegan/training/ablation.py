@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from os import path as osp
 
-from lowlight_cyclegan.config import find_file, load_options, options_dir
+from lowlight_cyclegan.config import find_file, force_option, load_options, options_dir
 from lowlight_cyclegan.evaluate.tables import Table, to_csv, to_latex, to_markdown, to_terminal
 from lowlight_cyclegan.files import atomic_write
 from .budget import iterations_within, signals_for
@@ -40,7 +40,7 @@ def parse_budget(text: str) -> tuple[int | None, float | None]:
 
 
 def ablate(opt_file: str, budget: str, seeds: Sequence[int], output: str,
-           train: Callable[[str, str], int] | None = None) -> None:
+           train: Callable[[str, str], int] | None = None, force_yml: Sequence[str] = ()) -> None:
     """Train the four variants with each seed and tabulate their last validation. Finished runs are not repeated.
 
     With a budget in minutes, a short trial of each variant on this machine turns it into iterations, once; the learning
@@ -52,6 +52,7 @@ def ablate(opt_file: str, budget: str, seeds: Sequence[int], output: str,
         seeds: Each is a ``manual_seed``.
         output: Folder for options, experiments and tables.
         train: Trains an option file in a folder and returns the exit code; None takes :func:`run_training`.
+        force_yml: Entries ``section:key=value`` that override options of the base.
 
     Raises:
         ValueError: Wrong options, or an output that belongs to another ablation.
@@ -60,6 +61,8 @@ def ablate(opt_file: str, budget: str, seeds: Sequence[int], output: str,
     count, minutes = parse_budget(budget)
     opt_file = find_file(opt_file, [options_dir()])
     base = load_options(opt_file)
+    for entry in force_yml:
+        force_option(base, entry)
     _check(opt_file, base)
     if len(set(seeds)) < len(seeds):
         raise ValueError('--seeds: give each seed once')
