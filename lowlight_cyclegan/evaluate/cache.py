@@ -6,6 +6,7 @@ import json
 import numpy as np
 import os
 from os import path as osp
+from typing import Any
 
 from lowlight_cyclegan.files import atomic_write
 
@@ -25,7 +26,7 @@ class Cache:
     def picture(self, key: str) -> str:
         return osp.join(self.folder, f'{key}.png')
 
-    def read(self, key: str):
+    def read(self, key: str) -> Any:
         """What was written under the key, or None where that is missing or broken."""
         try:
             with open(osp.join(self.folder, f'{key}.json'), encoding='utf-8') as f:
@@ -33,7 +34,7 @@ class Cache:
         except (OSError, ValueError):
             return None
 
-    def write(self, key: str, value) -> None:
+    def write(self, key: str, value: Any) -> None:
         self._write(f'{key}.json', json.dumps(value).encode())
 
     def get(self, key: str, names: set[str]) -> dict | None:

@@ -9,6 +9,7 @@ import torch
 from collections.abc import Sequence
 from os import path as osp
 from tqdm import tqdm
+from typing import Any
 
 from lowlight_cyclegan.data.data_util import decode_image, map_threaded
 from lowlight_cyclegan.files import atomic_write
@@ -212,7 +213,7 @@ def _write(output: str, tables: list[Table], records: list[dict], metrics: list[
         atomic_write(osp.join(output, name), text.encode())
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     """JSON knows neither nan nor infinity."""
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}

@@ -77,7 +77,7 @@ def contact_sheet(pairs: list[Pair], labels: list[str], records: list[dict]) -> 
     """
     pictures = {(record['method'], record['image']): record['picture'] for record in records}
     labels = [label for label in labels if label.lower() != 'input']
-    rows = []
+    rows: list[np.ndarray] = []
     for pair in pairs:
         files = [pair.low, *(pictures[label, pair.name] for label in labels), *([pair.high] if pair.high else [])]
         cells = [cv2.imread(file) for file in files]

@@ -86,7 +86,7 @@ class Meter:
         if run is not None and missing and protocol.rounding != 'none':  # the picture's file is rounded
             output = cv2.imread(self.cache.picture(picture_key))
         cached = run is not None and not (missing and output is None)
-        if not cached:
+        if run is None or not cached:
             output, ms = method.enhance(low)
             output = round_output(output, protocol.rounding)
             run = {'ms': ms, 'machine': _device_name(device)}
@@ -98,7 +98,7 @@ class Meter:
                 'cached': cached}
 
 
-def _hash(*parts) -> str:
+def _hash(*parts: object) -> str:
     return hashlib.sha256('/'.join(map(str, parts)).encode()).hexdigest()
 
 

@@ -107,13 +107,13 @@ def _load_network(label: str, value: str) -> nn.Module:
     if not value:
         net = load_pretrained(label)[0] if label in bundled() else _weightless(label)
     else:
-        arch, _, files = value.rpartition(':')
-        arch = arch or next((name for name in PUBLISHED if _plain(label).startswith(_plain(name))), None)
-        files = [osp.expanduser(file) for file in files.split(',')]
+        arch, _, paths = value.rpartition(':')
+        arch = arch or next((name for name in PUBLISHED if _plain(label).startswith(_plain(name))), '')
+        files = [osp.expanduser(file) for file in paths.split(',')]
         for file in files:
             if not osp.exists(file):
                 raise FileNotFoundError(f'--method {label}: no such file: {file}')
-        if arch is None:
+        if not arch:
             net = load_pretrained(files[0])[0]
         elif arch in PUBLISHED:
             net = load_published(arch, files if len(files) > 1 else files[0])
@@ -182,9 +182,9 @@ def _fingerprint(net: nn.Module) -> str:
 def _sources(objects: Sequence) -> list[bytes]:
     """Contents of the files that define classes, functions or modules, torch's own left out."""
     contents = []
-    torch_folder = osp.join(osp.dirname(inspect.getsourcefile(torch)), '')
-    for file in sorted({inspect.getsourcefile(item) for item in objects}):
-        if not file.startswith(torch_folder):
+    torch_folder = osp.join(osp.dirname(osp.abspath(torch.__file__)), '')
+    for file in sorted({inspect.getsourcefile(item) or '' for item in objects}):
+        if file and not file.startswith(torch_folder):
             with open(file, 'rb') as f:
                 contents.append(f.read())
     return contents

@@ -41,7 +41,7 @@ class Metric:
     data: str = 'paired'
 
 
-def _psnr(output, reference, protocol):
+def _psnr(output: np.ndarray, reference: np.ndarray, protocol: Protocol) -> float:
     psnr = METRIC_REGISTRY.get('calculate_psnr')(output, reference, **_options(protocol))
     return psnr if protocol.psnr_cap is None else min(psnr, protocol.psnr_cap)
 
@@ -61,11 +61,11 @@ def gt_mean(output: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return (output * (means[1] / max(means[0], 1e-6))).clip(0, 255)
 
 
-def _psnr_gt_mean(output, reference, protocol):
+def _psnr_gt_mean(output: np.ndarray, reference: np.ndarray, protocol: Protocol) -> float:
     return _psnr(gt_mean(output, reference), reference, protocol)
 
 
-def _ssim(output, reference, protocol):
+def _ssim(output: np.ndarray, reference: np.ndarray, protocol: Protocol) -> float:
     """With a uniform 7x7 window it is scikit-image's, the mean over channels."""
     if protocol.ssim == 'gaussian':
         return METRIC_REGISTRY.get('calculate_ssim')(output, reference, **_options(protocol))
@@ -75,7 +75,7 @@ def _ssim(output, reference, protocol):
     return structural_similarity(*(img.astype(np.float64) for img in images), channel_axis=2, data_range=255)
 
 
-def _lpips(output, reference, protocol):
+def _lpips(output: np.ndarray, reference: np.ndarray, protocol: Protocol) -> float:
     if protocol.lpips == 'none':
         return math.nan
     return METRIC_REGISTRY.get('calculate_lpips')(output, reference, crop_border=protocol.border, net=protocol.lpips,
@@ -88,27 +88,27 @@ def _lab(img: np.ndarray, protocol: Protocol) -> np.ndarray:
     return cv2.cvtColor((small / 255).astype(np.float32), cv2.COLOR_BGR2LAB)
 
 
-def _delta_e(output, reference, protocol):
+def _delta_e(output: np.ndarray, reference: np.ndarray, protocol: Protocol) -> float:
     """Mean CIEDE2000 (Sharma et al., Color Research and Application 2005)."""
     return deltaE_ciede2000(_lab(output, protocol), _lab(reference, protocol)).mean()
 
 
-def _chroma(output, target, protocol):
+def _chroma(output: np.ndarray, target: np.ndarray, protocol: Protocol) -> float:
     """Ratio of the mean distances from gray in CIELAB: below 1 the output is paler."""
     means = [np.hypot(lab[..., 1], lab[..., 2]).mean() for lab in (_lab(output, protocol), _lab(target, protocol))]
     return means[0] / max(means[1], 1e-3)
 
 
-def _niqe(output, target, protocol):
+def _niqe(output: np.ndarray, target: np.ndarray, protocol: Protocol) -> float:
     return METRIC_REGISTRY.get('calculate_niqe_tolerant')(output, crop_border=protocol.border)
 
 
-def _brightness(output, target, protocol):
+def _brightness(output: np.ndarray, target: np.ndarray, protocol: Protocol) -> float:
     """Difference of the means over pixels and channels, white being 1."""
     return (_inner(output, protocol).mean(dtype=np.float64) - _inner(target, protocol).mean(dtype=np.float64)) / 255
 
 
-def _clipped(output, target, protocol):
+def _clipped(output: np.ndarray, target: np.ndarray, protocol: Protocol) -> float:
     """Percentage of pixels in which a channel is at its upper end."""
     return 100 * (_inner(output, protocol) >= 254.5).any(2).mean()
 
@@ -153,7 +153,7 @@ def select_metrics(protocol: Protocol) -> dict[str, Metric]:
 
 def _pyiqa(name: str) -> Function:
 
-    def function(output, target, protocol):
+    def function(output: np.ndarray, target: np.ndarray, protocol: Protocol) -> float:
         return METRIC_REGISTRY.get('calculate_pyiqa')(output, target, crop_border=protocol.border, metric=name)
 
     return function
@@ -169,6 +169,6 @@ def code_fingerprint() -> str:
     """SHA-256 of the code that measures."""
     digest = hashlib.sha256()
     for code in (*map(METRIC_REGISTRY.get, REGISTERED), select_metrics):
-        with open(inspect.getsourcefile(code), 'rb') as f:
+        with open(inspect.getsourcefile(code) or '', 'rb') as f:
             digest.update(f.read())
     return digest.hexdigest()

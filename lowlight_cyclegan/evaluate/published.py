@@ -6,6 +6,7 @@ import pickle
 import torch
 from os import path as osp
 from torch import Tensor
+from typing import Any
 
 from lowlight_cyclegan.archs import RUAS, SCI, RetinexNet, ZeroDCE
 from lowlight_cyclegan.archs.baseline_arch import Baseline
@@ -16,7 +17,7 @@ PUBLISHED = {'zero_dce': ZeroDCE, 'sci': SCI, 'ruas': RUAS, 'retinexnet': Retine
 WEIGHT_FILES = ('.pt', '.pth', '.tar')
 
 
-def load_published(name: str, path: str | list[str], **options) -> Baseline:
+def load_published(name: str, path: str | list[str], **options: Any) -> Baseline:
     """Build a method with the weights its authors published.
 
     Args:
@@ -45,7 +46,7 @@ def load_published(name: str, path: str | list[str], **options) -> Baseline:
 
 def _read(method: str, path: str | list[str]) -> dict[str, Tensor]:
     """The weights of all files together, by name."""
-    state = {}
+    state: dict[str, Tensor] = {}
     for file in _weight_files(path):
         try:
             loaded = torch.load(file, map_location='cpu', weights_only=True)

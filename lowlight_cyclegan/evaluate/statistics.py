@@ -17,11 +17,11 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float, int]:
     Returns:
         The error is nan below two values, the mean below one.
     """
-    values = np.asarray(values, np.float64)
-    values = values[np.isfinite(values)]
-    n = len(values)
-    mean = float(values.mean()) if n else math.nan
-    return mean, float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan, n
+    finite = np.asarray(values, np.float64)
+    finite = finite[np.isfinite(finite)]
+    n = len(finite)
+    mean = float(finite.mean()) if n else math.nan
+    return mean, float(finite.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan, n
 
 
 def bootstrap_interval(values: Sequence[float], baseline: Sequence[float], samples: int = 10000, level: float = 0.95,

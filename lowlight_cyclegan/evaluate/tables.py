@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from rich import box
 from rich.table import Table as RichTable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .statistics import bootstrap_interval, mean_and_error
 
@@ -43,7 +43,7 @@ class Table:
         return [[_text(row.get(key), decimals) for key, _, _, decimals in self.columns] for row in self.rows]
 
 
-def _text(value, decimals: int) -> str:
+def _text(value: Any, decimals: int) -> str:
     if value is None:
         return '–'
     if isinstance(value, str):
@@ -84,7 +84,7 @@ def quality_table(records: list[dict], labels: list[str], metrics: dict[str, Met
         costs: Method -> parameters in millions, GMACs.
         notes: For below the table.
     """
-    columns = [('data', 'data', None, 0), ('method', 'method', None, 0), ('n', 'n', None, 0)]
+    columns: list[tuple] = [('data', 'data', None, 0), ('method', 'method', None, 0), ('n', 'n', None, 0)]
     columns += [(key, m.heading, m.better, m.decimals) for key, m in metrics.items()]
     columns += [('params', 'params (M)', None, 4), ('gmacs', 'GMACs', None, 2), ('ms', 'ms', None, 1)]
     rows = []
@@ -103,17 +103,17 @@ def quality_table(records: list[dict], labels: list[str], metrics: dict[str, Met
 def difference_table(records: list[dict], labels: list[str], metrics: dict[str, Metric], baseline: str,
                      subsets: dict) -> Table:
     """Mean paired difference of each metric to the baseline, with its bootstrap interval."""
-    columns = [('data', 'data', None, 0), ('method', 'method', None, 0)]
+    columns: list[tuple] = [('data', 'data', None, 0), ('method', 'method', None, 0)]
     columns += [(key, f'Δ {m.heading}', m.better, m.decimals) for key, m in metrics.items()]
     rows = []
     for name, title, group in _groups(records, subsets):
         for label in labels:
             if label == baseline or not group:
                 continue
-            row = {'data': f'{name}, {title}' if title else name, 'method': label}
+            row: dict[str, Any] = {'data': f'{name}, {title}' if title else name, 'method': label}
             for key in metrics:
-                values = ([r.get(key, math.nan) for r in group[method]] for method in (label, baseline))
-                row[key] = bootstrap_interval(*values)
+                own, other = ([r.get(key, math.nan) for r in group[method]] for method in (label, baseline))
+                row[key] = bootstrap_interval(own, other)
             rows.append(row)
     return Table(f'Difference to {baseline}: mean [95% bootstrap interval over images]', columns, rows)
 

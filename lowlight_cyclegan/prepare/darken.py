@@ -64,7 +64,7 @@ def _backlight(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     The edges by a guided filter: He et al., "Guided Image Filtering", TPAMI 2013.
     """
 
-    def mean(x):
+    def mean(x: np.ndarray) -> np.ndarray:
         return cv2.blur(x, (33, 33))
 
     gray = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255

@@ -5,6 +5,7 @@ import base64
 import cv2
 import hashlib
 import numpy as np
+from numpy.typing import ArrayLike
 
 __all__ = ['aligned_correlation', 'correlation', 'fingerprint', 'find_matches', 'pixel_hash']
 
@@ -22,7 +23,7 @@ def _log_gray(img: np.ndarray, size: int) -> np.ndarray:
     return np.log1p(cv2.resize(gray, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
 
 
-def _unit(x) -> np.ndarray:
+def _unit(x: ArrayLike) -> np.ndarray:
     """Rows with mean 0 and length 1 (0 where a row is constant): their dot products are correlations."""
     x = np.asarray(x, np.float64)
     x = x - x.mean(-1, keepdims=True)
@@ -88,7 +89,7 @@ def find_matches(train: list[dict], test: list[dict]) -> dict[int, tuple[str, in
     """
     if not train or not test:
         return {}
-    exact = {}
+    exact: dict[str, int] = {}
     for j, entry in enumerate(train):
         exact.setdefault(entry['pixels'], j)
     train_bits, test_bits = (_bits(entries) for entries in (train, test))

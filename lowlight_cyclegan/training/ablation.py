@@ -14,6 +14,7 @@ import yaml
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from os import path as osp
+from typing import Any
 
 from lowlight_cyclegan.config import find_file, force_option, load_options, options_dir
 from lowlight_cyclegan.evaluate.tables import Table, to_csv, to_latex, to_markdown, to_terminal
@@ -75,7 +76,7 @@ def ablate(opt_file: str, budget: str, seeds: Sequence[int], output: str,
     if old is not None and {key: old.get(key) for key in plan} != plan:
         raise ValueError(f'{output}: holds an ablation of other options or another budget: give another --output')
     iterations = (old or {}).get('iterations') or {
-        row: count or iterations_within(row_options(base, row, 0, 1), minutes) for row in ROWS}
+        row: count or iterations_within(row_options(base, row, 0, 1), minutes or 0) for row in ROWS}
     os.makedirs(osp.join(output, 'options'), exist_ok=True)
     atomic_write(plan_file, json.dumps({**plan, 'iterations': iterations}, indent=1).encode())
 
@@ -128,7 +129,7 @@ def _absolute(node: dict, folder: str) -> None:
             _absolute(value, folder)
 
 
-def _absolute_path(value, folders: list[str]):
+def _absolute_path(value: Any, folders: list[str]) -> Any:
     if isinstance(value, list):
         return [_absolute_path(item, folders) for item in value]
     if isinstance(value, dict):
@@ -214,7 +215,7 @@ def summary_table(results: list[dict], metrics: dict[str, str], notes: Sequence[
         notes: For below the table.
     """
     seeds = list(dict.fromkeys(result['seed'] for result in results))
-    columns = [('variant', 'variant', None, 0), ('iterations', 'iterations', None, 0)]
+    columns: list[tuple] = [('variant', 'variant', None, 0), ('iterations', 'iterations', None, 0)]
     for key, better in metrics.items():
         columns.append((key, key, better, 4))
         columns += [(f'{key}_seed{seed}', f'{key}, seed {seed}', better, 4) for seed in seeds] if len(seeds) > 1 else []

@@ -29,8 +29,8 @@ EXPORT_EVERY = 10  # seconds between looks for a new checkpoint
 @contextmanager
 def signals_for(process: subprocess.Popen) -> Iterator[None]:
     """Leave Ctrl-C and SIGTERM to a training process, which saves and ends."""
-    handlers = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: lambda *_: process.terminate()}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+              signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate())}
     try:
         yield
     finally:
@@ -144,7 +144,7 @@ def _watch(run: subprocess.Popen, end: float, folder: str, opt: dict) -> tuple[i
                 run.terminate()
                 code, asked = run.wait(), True
         weights = _newest(osp.join(folder, 'models'))
-        if weights != written:
+        if weights is not None and weights != written:
             network, options, _ = load_pretrained(weights, opt['network_g'])
             save_pretrained(f'{path}.part.safetensors', network, options)
             os.replace(f'{path}.part.safetensors', path)
