@@ -125,9 +125,9 @@ def build_page(models: Mapping[str, Enhancer], photos: Photos, limits: Limits) -
             link = gradio.HTML(elem_id='download', padding=False)
 
         shown = [status, result, slider, link, token]
-        queue = {'concurrency_id': 'network', 'concurrency_limit': 1, 'show_progress_on': upload}
+        queue: dict[str, Any] = {'concurrency_id': 'network', 'concurrency_limit': 1, 'show_progress_on': upload}
         upload.upload(enhance_upload, [upload, model, strength, token], [upload, *shown], api_name='enhance', **queue)
-        model.input(enhance_again, [model, strength, token], shown, api_name=False, **queue)
+        model.input(enhance_again, [model, strength, token], shown, api_visibility='private', **queue)
         strength.change(change_strength, [strength, token], [status, slider, link], api_name='strength',
                         concurrency_id='blend', concurrency_limit=1, show_progress='hidden', trigger_mode='always_last')
     return page.queue(max_size=limits.queue)

@@ -138,7 +138,7 @@ def build_app(models: 'Mapping[str, Enhancer]', folder: str | Path, limits: Limi
 
     @app.get('/download/{token}/{strength}')
     async def download(token: str, strength: int, request: Request) -> Response:
-        if not downloads.take(request.client.host):
+        if not downloads.take(request.client and request.client.host):
             return PlainTextResponse(TOO_MANY, 429)
         try:
             name, data = await anyio.to_thread.run_sync(photos.encode, token, min(max(strength, 0), 100),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import io
 import os
 import re
 import secrets
@@ -17,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from lowlight_cyclegan.files import atomic_write
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ['GONE', 'Photos']
 
-P, R = ParamSpec('P'), TypeVar('R')
+P = ParamSpec('P')
+R = TypeVar('R')
 
 GONE = 'This photo is no longer kept here: drop it again.'
 PREVIEW = 1600  # pixels of a preview's longer side: sharp on a phone, small on the wire
@@ -81,11 +85,15 @@ class Photos:
         enhanced = enhancer.enhance(photo.pixels)
         token = secrets.token_hex(16)
         folder = self.root / token
-        (folder / 'original').mkdir(parents=True)
-        shutil.copyfile(upload, folder / 'original' / upload.name)
-        np.save(folder / 'enhanced.npy', enhanced)
-        np.savez(folder / 'preview.npz', low=_reduce(photo.pixels), enhanced=_reduce(enhanced),
-                 icc=np.frombuffer(photo.icc, np.uint8))
+        try:
+            (folder / 'original').mkdir(parents=True)
+            shutil.copyfile(upload, folder / 'original' / upload.name)
+            np.save(folder / 'enhanced.npy', enhanced)
+            np.savez(folder / 'preview.npz', low=_reduce(photo.pixels), enhanced=_reduce(enhanced),
+                     icc=np.frombuffer(photo.icc, np.uint8))
+        except BaseException:  # the disk is full, say: no part of it stays
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         self.shrink()
         return token, photo.size
 
@@ -106,7 +114,10 @@ class Photos:
         Raises:
             FileNotFoundError: If the photo is not kept any more.
         """
-        return next((self.folder(token) / 'original').iterdir())
+        original = next((self.folder(token) / 'original').iterdir(), None)
+        if original is None:  # it is being removed
+            raise FileNotFoundError(token)
+        return original
 
     def remove(self, token: str | None) -> None:
         """Forget a photo, if it is there."""
@@ -152,7 +163,9 @@ class Photos:
             icc = pictures['icc'].tobytes() or None
         for path, share in ((before, 0), (after, strength / 100)):
             if not path.exists():
-                Image.fromarray(_blend(low, enhanced, share)).save(path, quality=88, method=2, icc_profile=icc)
+                file = io.BytesIO()
+                Image.fromarray(_blend(low, enhanced, share)).save(file, 'WEBP', quality=88, method=2, icc_profile=icc)
+                atomic_write(path, file.getvalue(), durable=False)
         return str(before), str(after)
 
     @_returns_memory
@@ -213,6 +226,6 @@ def _blend(low: np.ndarray, enhanced: np.ndarray, strength: float) -> np.ndarray
     colours = slice(-1) if low.ndim == 3 and low.shape[2] in (2, 4) else slice(None)
     for top in range(0, len(low), ROWS):
         rows = [torch.from_numpy(picture[top:top + ROWS].astype(np.float32) / white) for picture in (low, enhanced)]
-        blended = (blend(*rows, strength).numpy() * white).round()
+        blended = (blend(rows[0], rows[1], strength).numpy() * white).round()
         result[top:top + ROWS, ..., colours] = blended[..., colours]
     return result

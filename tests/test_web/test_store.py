@@ -1,3 +1,4 @@
+import errno
 import io
 import numpy as np
 import os
@@ -108,6 +109,30 @@ class TestPhotos:
         photos.max_bytes = 2.5 * _size(photos.root / tokens[0])
         photos.shrink()
         assert {path.name for path in photos.root.iterdir()} == set(tokens[2:])
+
+    def test_a_photo_that_is_being_removed_is_gone(self, photos, upload):
+        token, _ = photos.add(upload(), Brightening())
+        next((photos.root / token / 'original').iterdir()).unlink()
+        for function in (lambda: photos.encode(token, 100), lambda: photos.original(token)):
+            with pytest.raises(FileNotFoundError):
+                function()
+
+    def test_a_full_disk_leaves_no_part_of_a_photo(self, photos, upload, monkeypatch):
+        token, _ = photos.add(upload(), Brightening())
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def fail(*args, **kwargs):
+            raise full
+
+        with monkeypatch.context() as patch, pytest.raises(OSError, match='No space left'):
+            patch.setattr(np, 'savez', fail)
+            photos.add(upload(), Brightening())
+        assert [path.name for path in photos.root.iterdir()] == [token]
+        with monkeypatch.context() as patch, pytest.raises(OSError, match='No space left'):
+            patch.setattr(os, 'replace', fail)
+            photos.preview(token, 40)
+        assert not list((photos.root / token).glob('*.webp')) + list((photos.root / token).glob('.*'))
+        assert Image.open(photos.preview(token, 40)[1]).size == (90, 60)
 
     @pytest.mark.parametrize('token', [None, '', '..', '../..', 'a' * 32, 'original'])
     def test_knows_only_its_tokens(self, photos, token):
