@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import asdict, fields
 
 from .arguments import number
@@ -16,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='address to listen on; 0.0.0.0 lets other machines in. Default: %(default)s')
     parser.add_argument('--port', type=number(0, 65535, int), default=7860,
                         help='0 takes a free one. Default: %(default)s')
+    parser.add_argument('--root-path', type=_root_path, default='', metavar='/PREFIX',
+                        help='prefix of the page behind a reverse proxy, for example /light')
     parser.add_argument('--model', nargs='+', default=['lite'], metavar='NAME',
                         help='weights: a packaged name, a file or a folder; with several, the page lets one choose. '
                         'Default: lite')
@@ -32,10 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                            default=defaults[name], metavar=metavar, help=f'{text}. Default: %(default)s')
 
 
+def _root_path(text: str) -> str:
+    path = text.rstrip('/')
+    if not re.fullmatch(r'(/[\w.~-]+)*', path, re.ASCII):
+        raise argparse.ArgumentTypeError(f'must be a path such as /light, found {text!r}')
+    return path
+
+
 def run(args: argparse.Namespace) -> None:
     from lowlight_cyclegan.web.server import serve
     limits = Limits(**{field.name: getattr(args, field.name) for field in fields(Limits)})
     try:
-        serve(args.model, args.host, args.port, args.device, limits)
+        serve(args.model, args.host, args.port, args.device, limits, args.root_path)
     except (ValueError, OSError) as error:
         fail(str(error))

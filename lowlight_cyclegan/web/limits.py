@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -80,6 +81,7 @@ class Gate:
     Args:
         app: The page.
         limits: What it accepts.
+        root_path: Prefix of the page behind a reverse proxy; one that is still there is taken off a request's path.
     """
     # The routes of gradio that the page uses. Others call functions past the queue, or fetch from elsewhere.
     ROUTES = re.compile(
@@ -87,8 +89,8 @@ class Gate:
         r'gradio_api/(?:info|app_id|startup-events|upload|upload_progress|cancel|reset|file=/.*|'
         r'(?:queue|call|heartbeat)/.*))')
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        self.app, self.limits = app, limits
+    def __init__(self, app: ASGIApp, limits: Limits, root_path: str = '') -> None:
+        self.app, self.limits, self.root_path = app, limits, root_path
         # The page counts photos itself and says so kindly: this is for those who skip it.
         self.uploads = TokenBucket(2 * limits.rate)
 
@@ -96,6 +98,9 @@ class Gate:
         from starlette.responses import PlainTextResponse
         refusal = None
         if scope['type'] == 'http':
+            if self.root_path and f'{scope["path"]}/'.startswith(f'{self.root_path}/'):
+                path = scope['path'].removeprefix(self.root_path) or '/'
+                scope = {**scope, 'path': path, 'raw_path': quote(path).encode()}
             refusal = self._refuse(scope)
             if refusal is None and scope['method'] == 'POST' and not scope['path'].endswith('/upload'):
                 body = await _read(receive)

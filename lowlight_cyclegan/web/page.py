@@ -8,8 +8,8 @@ import html
 import logging
 import re
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,21 +53,18 @@ CSS = """
 """
 
 
-def build_page(models: Mapping[str, Enhancer], photos: Photos, limits: Limits) -> gradio.Blocks:
-    """The page as gradio's Blocks, its queue included.
-
-    Args:
-        models: By the name that the page shows.
-        photos: Store for the photos.
-        limits: What the page accepts and says that it accepts.
-    """
+def build_page(models: Mapping[str, Callable[[], Enhancer]], worker: Executor, photos: Photos, limits: Limits,
+               root_path: str) -> gradio.Blocks:
+    """The page as gradio's Blocks, its queue included. Arguments are those of ``server.build_app``."""
     photos_a_minute = TokenBucket(limits.rate)
-    # Libraries keep scratch memory for every thread that computes: let it be one.
-    worker = ThreadPoolExecutor(1)
+    downloads = f'{root_path}/download' if root_path else 'download'
     names = list(models)
 
     def refuse(text: str) -> list[Any]:
         return [_status(text, bad=True), *[gradio.skip()] * 4]
+
+    def link_to(token: str | None, strength: int) -> str:
+        return f'<a class="primary" href="{downloads}/{token}/{strength}">Download full size</a>'
 
     def enhance(path: str | Path, model: str, strength: int, token: str | None, request: gradio.Request) -> list[Any]:
         """Outputs of the page for a photo; where it cannot be had, only the line that says why."""
@@ -75,7 +72,7 @@ def build_page(models: Mapping[str, Enhancer], photos: Photos, limits: Limits) -
             return refuse(TOO_MANY)
         name, start = Path(path).name, time.monotonic()
         try:
-            new, (width, height) = worker.submit(photos.add, path, models[model]).result()
+            new, (width, height) = worker.submit(lambda: photos.add(path, models[model]())).result()
         except FileNotFoundError:
             return refuse(GONE)
         except ValueError as error:
@@ -86,7 +83,7 @@ def build_page(models: Mapping[str, Enhancer], photos: Photos, limits: Limits) -
             return refuse(f'{name}: this machine could not work on it, perhaps for want of memory: try a smaller one.')
         photos.remove(token)
         status = _status(f'{name} · {width} × {height} · {time.monotonic() - start:.1f} s')
-        return [status, gradio.Column(visible=True), photos.preview(new, strength), _link(new, strength), new]
+        return [status, gradio.Column(visible=True), photos.preview(new, strength), link_to(new, strength), new]
 
     def enhance_upload(path: str | None, model: str, strength: int, token: str | None,
                        request: gradio.Request) -> list[Any]:
@@ -102,7 +99,7 @@ def build_page(models: Mapping[str, Enhancer], photos: Photos, limits: Limits) -
 
     def change_strength(strength: int, token: str | None) -> list[Any]:
         try:
-            return [gradio.skip(), photos.preview(token, strength), _link(token, strength)]
+            return [gradio.skip(), photos.preview(token, strength), link_to(token, strength)]
         except FileNotFoundError:
             return [_status(GONE, bad=True), gradio.skip(), '']
 
@@ -135,7 +132,3 @@ def build_page(models: Mapping[str, Enhancer], photos: Photos, limits: Limits) -
 
 def _status(text: str, bad: bool = False) -> str:
     return f'<p class="{"bad" if bad else "said"}" role="{"alert" if bad else "status"}">{html.escape(text)}</p>'
-
-
-def _link(token: str | None, strength: int) -> str:
-    return f'<a class="primary" href="download/{token}/{strength}">Download full size</a>'

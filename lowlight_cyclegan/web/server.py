@@ -5,6 +5,7 @@ No request leaves the machine, and nothing of a photo stays on it for long.
 import asyncio
 import contextlib
 import errno
+import functools
 import ipaddress
 import logging
 import os
@@ -13,7 +14,8 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +34,8 @@ __all__ = ['build_app', 'serve']
 FOLDER = 'lowlight_cyclegan_web_'  # of a running page, followed by its process and something random
 
 
-def serve(models: Sequence[str], host: str, port: int, device: str | None, limits: Limits) -> None:
-    """Serve the page until it is interrupted.
+def serve(models: Sequence[str], host: str, port: int, device: str | None, limits: Limits, root_path: str = '') -> None:
+    """Serve the page until it is interrupted. It is there before the weights are loaded: a first photo waits for them.
 
     Args:
         models: Weights, see :meth:`Enhancer.from_pretrained`; with several, the page lets one choose.
@@ -41,6 +43,7 @@ def serve(models: Sequence[str], host: str, port: int, device: str | None, limit
         port: 0 takes a free one.
         device: None takes cuda where there is one, else cpu.
         limits: What the page accepts.
+        root_path: Prefix under which a reverse proxy serves the page, for example /light.
 
     Raises:
         ValueError: If gradio is missing, the address cannot be had or the weights cannot be loaded.
@@ -49,19 +52,31 @@ def serve(models: Sequence[str], host: str, port: int, device: str | None, limit
         raise ValueError("The page needs gradio: pip install 'lowlight_cyclegan[web]'")
     import uvicorn
     with contextlib.suppress(KeyboardInterrupt), _listen(host, port) as listener:
-        enhancers = _load(models, device)
         _remove_leftovers()
         # uvicorn hands the signal on after its own shutdown: as an exception, it lets the folder be removed first.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         with tempfile.TemporaryDirectory(prefix=f'{FOLDER}{os.getpid()}_', ignore_cleanup_errors=True) as folder:
-            app = build_app(enhancers, folder, limits)
+            loaders, worker = _loaders(models, device), ThreadPoolExecutor(1)
+            app = build_app(loaders, worker, folder, limits, root_path)
             host, port = listener.getsockname()[:2]
             print(f'Open http://{f"[{host}]" if ":" in host else host}:{port} in a browser. Ctrl+C stops.', flush=True)
             if not ipaddress.ip_address(host).is_loopback:
                 print('Every machine that reaches this address can use the page.', flush=True)
             # Open pages hold connections for good: they get no say in when the server ends.
-            config = uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=1)
-            uvicorn.Server(config).run(sockets=[listener])
+            server = uvicorn.Server(uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=1))
+
+            def load() -> None:
+                try:
+                    for loader in loaders.values():
+                        loader()
+                except BaseException:
+                    server.should_exit = True
+                    raise
+
+            loading = worker.submit(load)
+            server.run(sockets=[listener])
+            if loading.done():
+                loading.result()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -80,14 +95,18 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ValueError(f'host {host}, port {port}: {error.strerror}{advice}') from error
 
 
-def _load(models: Sequence[str], device: str | None) -> 'dict[str, Enhancer]':
-    """Enhancers by the names that the page shows."""
-    from lowlight_cyclegan.enhance.enhancer import Enhancer
-    enhancers = {}
+def _loaders(models: Sequence[str], device: str | None) -> 'dict[str, Callable[[], Enhancer]]':
+    """By the names that the page shows, functions that give an enhancer, which the first call loads."""
+
+    def load(name: str) -> 'Enhancer':
+        from lowlight_cyclegan.enhance.enhancer import Enhancer
+        return Enhancer.from_pretrained(name, device=device)
+
+    loaders: dict[str, Callable[[], Enhancer]] = {}
     for name in models:
         label = Path(name).name  # folders of this machine are nobody's business, unless they tell two files apart
-        enhancers[name if label in enhancers else label] = Enhancer.from_pretrained(name, device=device)
-    return enhancers
+        loaders[name if label in loaders else label] = functools.cache(functools.partial(load, name))
+    return loaders
 
 
 def _remove_leftovers() -> None:
@@ -100,13 +119,16 @@ def _remove_leftovers() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def build_app(models: 'Mapping[str, Enhancer]', folder: str | Path, limits: Limits) -> 'FastAPI':
+def build_app(models: 'Mapping[str, Callable[[], Enhancer]]', worker: Executor, folder: str | Path, limits: Limits,
+              root_path: str = '') -> 'FastAPI':
     """The page as an ASGI application.
 
     Args:
-        models: By the name that the page shows.
+        models: By the name that the page shows, functions that give an enhancer; the worker calls them.
+        worker: One thread, in which all networks run: libraries keep scratch memory for every thread that computes.
         folder: Temporary folder. Gradio keeps its files there too, as one process can have one page.
         limits: What the page accepts.
+        root_path: Prefix under which a reverse proxy serves the page, whether or not it strips that from requests.
     """
     # Gradio reads these when it is imported or a page is built.
     os.environ.update(GRADIO_ANALYTICS_ENABLED='False', HF_HUB_DISABLE_TELEMETRY='1', GRADIO_TEMP_DIR=str(folder))
@@ -134,7 +156,7 @@ def build_app(models: 'Mapping[str, Enhancer]', folder: str | Path, limits: Limi
         task.cancel()
 
     app = FastAPI(lifespan=sweeping, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Gate, limits=limits)
+    app.add_middleware(Gate, limits=limits, root_path=root_path)
 
     @app.get('/download/{token}/{strength}')
     async def download(token: str, strength: int, request: Request) -> Response:
@@ -151,6 +173,7 @@ def build_app(models: 'Mapping[str, Enhancer]', folder: str | Path, limits: Limi
         return Response(data, media_type='application/octet-stream', headers=headers)
 
     return gradio.mount_gradio_app(
-        app, build_page(models, photos, limits), '/', max_file_size=limits.upload_bytes, show_error=False,
-        footer_links=[], run_history=False, ssr_mode=False, pwa=False, enable_monitoring=False, css=CSS,
+        app, build_page(models, worker, photos, limits, root_path), '/', root_path=root_path or None,
+        max_file_size=limits.upload_bytes, show_error=False, footer_links=[], run_history=False, ssr_mode=False,
+        pwa=False, enable_monitoring=False, css=CSS,
         theme=gradio.themes.Default(primary_hue='amber', font=FONTS, font_mono=['ui-monospace', 'monospace']))

@@ -32,6 +32,16 @@ class TestFlags:
         with pytest.raises(SystemExit, match=r"^The page needs gradio: pip install 'lowlight_cyclegan\[web\]'$"):
             web.run(parse())
 
+    @pytest.mark.parametrize('given, path', [('/', ''), ('/light', '/light'), ('/a/b-c/', '/a/b-c')])
+    def test_root_path(self, given, path):
+        assert parse('--root-path', given).root_path == path
+
+    @pytest.mark.parametrize('given', ['light', '/a b', '/a//b', 'https://example.com', '/"x'])
+    def test_refuses_what_is_no_root_path(self, given, capsys):
+        with pytest.raises(SystemExit):
+            parse('--root-path', given)
+        assert 'must be a path such as /light' in capsys.readouterr().err
+
     def test_port_taken_is_one_line(self):
         with server._listen('127.0.0.1', 0) as taken:
             port = taken.getsockname()[1]
@@ -39,10 +49,15 @@ class TestFlags:
             with pytest.raises(SystemExit, match=words):
                 web.run(parse('--port', str(port)))
 
-    def test_unknown_host_model_or_device_is_one_line(self):
+    def test_unknown_host_is_one_line(self):
         with pytest.raises(SystemExit, match='^host nowhere.invalid, port 0: .*$'):
             web.run(parse('--host', 'nowhere.invalid', '--port', '0'))
-        with pytest.raises(SystemExit, match='^./no.pth: .*$'):
-            web.run(parse('--port', '0', '--model', './no.pth'))
-        with pytest.raises(SystemExit, match='^device abacus: .*$'):
-            web.run(parse('--port', '0', '--device', 'abacus'))
+
+    @pytest.mark.parametrize('flags, words', [
+        (('--model', './no.pth'), './no.pth: '), (('--device', 'abacus'), 'device abacus: ')])
+    def test_weights_that_cannot_be_had_end_the_page_with_one_line(self, flags, words, forked):
+        code, output = forked(lambda: web.run(parse('--port', '0', *flags)))
+        assert code == 1 and 'Traceback' not in output
+        assert output.splitlines()[0].startswith('Open http://127.0.0.1:')
+        assert output.splitlines()[-1].startswith(words)
+        assert len(output.splitlines()) == 2

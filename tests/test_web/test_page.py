@@ -5,6 +5,10 @@ import numpy as np
 import os
 import pytest
 import re
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 
 from lowlight_cyclegan.photos.read import read_image
@@ -176,9 +180,14 @@ def test_from_upload_to_download_on_a_phone(page, tmp_path):
     assert page.models['first'].calls == calls + 1
 
 
-def test_rate_is_limited(tmp_path, monkeypatch):
+@pytest.fixture
+def gradio_environment(monkeypatch):
+    """What a page sets in the environment is taken back afterwards."""
     for name in ('GRADIO_ANALYTICS_ENABLED', 'HF_HUB_DISABLE_TELEMETRY', 'GRADIO_TEMP_DIR'):
         monkeypatch.setenv(name, os.environ.get(name, ''))
+
+
+def test_rate_is_limited(tmp_path, gradio_environment):
     page = Page(tmp_path, {'first': Brightening()}, rate=3)
     try:
         said = [enhance(page.http, 'a.jpg', photo_bytes())[0] for _ in range(5)]
@@ -186,5 +195,67 @@ def test_rate_is_limited(tmp_path, monkeypatch):
         assert said[-1] == TOO_MANY
         put(page.http, 'a.jpg', b'')
         assert (put(page.http, 'a.jpg', b'').status_code, put(page.http, 'a.jpg', b'').text) == (429, TOO_MANY)
+    finally:
+        page.close()
+
+
+def test_the_page_is_there_before_the_model(tmp_path, gradio_environment):
+    loaded, enhancer = threading.Event(), Brightening()
+
+    def load():
+        assert loaded.wait(60)
+        return enhancer
+
+    page = Page(tmp_path, {'first': load})
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            photo = pool.submit(enhance, page.http, 'night.jpg', photo_bytes())
+            assert page.http.get('/').status_code == page.http.get('/config').status_code == 200
+            assert not photo.done() and not enhancer.calls
+            loaded.set()
+            assert photo.result()[0].startswith('night.jpg · 90 × 60') and enhancer.calls == 1
+    finally:
+        page.close()
+
+
+def test_a_page_without_photos_loads_no_torch(tmp_path):
+    script = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from lowlight_cyclegan.web.limits import Limits
+from lowlight_cyclegan.web.server import build_app
+build_app({'lite': None}, ThreadPoolExecutor(1), sys.argv[1], Limits())
+print(sorted({'torch', 'basicsr', 'torchvision', 'cv2', 'lowlight_cyclegan.enhance.enhancer'} & {*sys.modules}))
+"""
+    result = subprocess.run([sys.executable, '-c', script, tmp_path], capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout) == (0, '[]\n'), result.stderr
+
+
+@pytest.mark.parametrize('stripped', [True, False])
+def test_behind_a_reverse_proxy(stripped, tmp_path, gradio_environment):
+    page = Page(tmp_path, {'first': Brightening()}, root_path='/light')
+
+    def at(path):
+        return path.removeprefix('/light') if stripped else path
+
+    def rewrite(request):
+        request.url = request.url.copy_with(path=at(request.url.path))
+
+    page.http.event_hooks['request'].append(rewrite)
+    page.http.headers['x-forwarded-host'] = 'example.com'
+    page.http.headers['x-forwarded-proto'] = 'https'
+    try:
+        page.http.base_url = page.url + '/light'
+        html = page.http.get('/').text
+        assert 'https://example.com/light' in html and page.http.get('/config').json()['root'].endswith('/light')
+        said, others = enhance(page.http, 'night.jpg', photo_bytes((300, 200)))
+        assert said.startswith('night.jpg · 300 × 200')
+        link = re.search(r'href=\\"(.*?)\\"', json.dumps(others)).group(1)
+        assert link.startswith('/light/download/')
+        assert page.http.get(page.url + link).status_code == 200
+        pictures = re.findall(r'https://example.com(/light/gradio_api/file=.*?)"', json.dumps(others))
+        assert len(pictures) == 2
+        assert all(page.http.get(page.url + path).headers['content-type'] == 'image/webp' for path in pictures)
+        assert page.http.get('/docs').status_code == 404
     finally:
         page.close()

@@ -6,6 +6,7 @@ import numpy as np
 import re
 import threading
 import uvicorn
+from concurrent.futures import ThreadPoolExecutor
 from PIL import Image, ImageCms
 
 from lowlight_cyclegan.web.limits import Limits
@@ -44,11 +45,13 @@ def photo_bytes(size=(90, 60), mode='RGB', kind='JPEG', seed=0):
 class Page:
     """A page that is served by this process, and what a client needs of gradio's protocol."""
 
-    def __init__(self, folder, models, **limits):
+    def __init__(self, folder, models, root_path='', **limits):
         self.folder, self.models = folder, models
         listener = _listen('127.0.0.1', 0)
         self.url = f'http://127.0.0.1:{listener.getsockname()[1]}'
-        app = build_app(models, folder, Limits(**limits))
+        # a model is an enhancer, or what gives one
+        loaders = {name: model if callable(model) else lambda model=model: model for name, model in models.items()}
+        app = build_app(loaders, ThreadPoolExecutor(1), folder, Limits(**limits), root_path)
         self._server = uvicorn.Server(uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=1))
         self._thread = threading.Thread(target=self._server.run, kwargs={'sockets': [listener]}, daemon=True)
         self._thread.start()
