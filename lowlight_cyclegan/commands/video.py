@@ -28,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--crf', '--quality', type=int, metavar='N',
                         help='constant rate factor, lower is better. Default: '
                         + ', '.join(f'{codec.crf} for {name}' for name, codec in CODECS.items() if codec.crf))
+    parser.add_argument('--skip-damaged', action='store_true', help='go on where the video is damaged or truncated, '
+                        'without what cannot be decoded')
     parser.add_argument('--device', help='default: cuda where there is one, else cpu')
     parser.add_argument('--precision', choices=['auto', 'fp32', 'bf16'], default='auto', help='default: %(default)s')
     parser.add_argument('--overwrite', action='store_true', help='replace OUTPUT, and start anew where a run with '
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         enhancer = Enhancer.from_pretrained(
             args.model, args.options, device=args.device, precision=args.precision, mode=args.mode)
         frames = enhance_video(args.input, output, enhancer, args.strength, args.codec, args.crf, args.smoothing,
-                               args.overwrite, say=print, progress=True)
+                               args.overwrite, args.skip_damaged, say=print, progress=True)
     except ValueError as error:
         fail(str(error))
     except (av.FFmpegError, OSError, RuntimeError, MemoryError) as error:

@@ -6,15 +6,17 @@ from av.stream import Disposition, Stream
 from av.video.reformatter import Interpolation
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 from lowlight_cyclegan.messages import first_line
 
 HDR = {16: 'PQ', 18: 'HLG'}  # transfer characteristics, ITU-T H.273
+GO_ON = '--skip-damaged goes on without what cannot be decoded'
 
 
 @dataclass
 class VideoInfo:
-    """Packets of the video stream, size in pixels, and lines about what the output will lack."""
+    """Packets of the video stream, size in pixels, lines about what the output will lack."""
     packets: int
     width: int
     height: int
@@ -43,8 +45,10 @@ def video_stream(container: InputContainer) -> Stream | None:
     return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
 
 
-def inspect(path: str) -> VideoInfo:
+def inspect(path: str, skip_damaged: bool = False) -> VideoInfo:
     """Read a video from end to end without decoding it, and decode its first frame.
+
+    With ``skip_damaged``, damage and truncation are noted, not raised.
 
     Raises:
         ValueError: If it is no video, damaged, truncated, HDR or a single picture.
@@ -55,48 +59,108 @@ def inspect(path: str) -> VideoInfo:
             raise ValueError(f'{path}: has no video stream')
         if container.format.name.endswith('_pipe') or container.format.name == 'image2':
             raise ValueError(f'{path}: is a picture, not a video: lowlight-cyclegan enhance takes it')
-        packets, end = 0, 0.0
+        packets, end, notes = 0, 0.0, []
         try:
             for packet in container.demux():
                 if packet.size and packet.pts is not None:
                     end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 packets += packet.size > 0 and packet.stream.index == stream.index
         except av.FFmpegError as error:
-            raise ValueError(f'{path}: is damaged or truncated after {end:.1f} s ({_reason(error)})') from error
+            notes.append(f'{path}: is damaged or truncated after {end:.1f} s ({_reason(error)})')
         start = (container.start_time or 0) / 1e6
         length = (container.duration or 0) / 1e6
-        if end and end - start < length - max(1.0, 0.02 * length):
-            raise ValueError(f'{path}: is truncated: {end - start:.1f} s of {length:.1f} s are there')
+        if not notes and end and end - start < length - max(1.0, 0.02 * length):
+            notes.append(f'{path}: is truncated: {end - start:.1f} s of {length:.1f} s are there')
+        if notes and not skip_damaged:
+            raise ValueError(f'{notes[0]}; {GO_ON}')
     with open_video(path) as container:
-        frame = next(decoded_frames(container, path), None)
+        stream = video_stream(container)
+        frame = next(_decode(container, stream, path, skip_damaged), None)
     if frame is None:
         raise ValueError(f'{path}: no frame of its video can be decoded')
     transfer = next((HDR[int(t)] for t in (frame.color_trc, stream.codec_context.color_trc) if int(t) in HDR), None)
     if transfer is not None:
         raise ValueError(f'{path}: is HDR ({transfer}), which the network does not know: tone-map it to SDR first')
     bits = max(component.bits for component in frame.format.components)
-    notes = [f'{path}: {bits} bits to a sample; the output has 8'] if bits > 8 else []
+    if bits > 8:
+        notes.append(f'{path}: {bits} bits to a sample; the output has 8')
+    if frame.interlaced_frame:
+        notes.append(f'{path}: is interlaced; the output is deinterlaced, with as many frames')
     return VideoInfo(packets, frame.width, frame.height, notes)
 
 
-def decoded_frames(container: InputContainer, path: str) -> Iterator[av.VideoFrame]:
-    """Frames of the video stream, with timestamps that rise.
+def decoded_frames(container: InputContainer, path: str, skip_damaged: bool = False) -> Iterator[av.VideoFrame]:
+    """Frames of the video stream, deinterlaced, with timestamps that rise.
+
+    With ``skip_damaged``, packets that cannot be decoded are left out, as is what follows an end in the middle.
 
     Raises:
-        ValueError: Where a frame is damaged.
+        ValueError: Where a packet is damaged, or a frame has another size than the first.
     """
     stream = video_stream(container)
     stream.thread_type = 'AUTO'
     step = frame_step(stream)
-    last, time = None, 0.0
-    try:
-        for frame in container.decode(stream):
-            if frame.pts is None or (last is not None and frame.pts <= last):
-                frame.pts = 0 if last is None else last + step
-            last, time = frame.pts, frame.pts * stream.time_base
-            yield frame
-    except av.FFmpegError as error:
-        raise ValueError(f'{path}: is damaged at {float(time):.1f} s ({_reason(error)})') from error
+    last, size = None, None
+    for frame in _deinterlaced(_decode(container, stream, path, skip_damaged)):
+        if frame.pts is None or (last is not None and frame.pts <= last):
+            frame.pts = 0 if last is None else last + step
+        last, size = frame.pts, size or (frame.width, frame.height)
+        if (frame.width, frame.height) != size:
+            raise ValueError(f'{path}: its frames change from {size[0]}x{size[1]} to {frame.width}x{frame.height} at '
+                             f'{frame.time:.1f} s, which one stream cannot hold')
+        yield frame
+
+
+def _decode(container: InputContainer, stream: Stream, path: str, skip_damaged: bool) -> Iterator[av.VideoFrame]:
+    packets, time = container.demux(stream), 0.0
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            packet = None
+            if not skip_damaged:
+                raise ValueError(f'{path}: is damaged at {time:.1f} s ({_reason(error)}); {GO_ON}') from error
+        try:
+            for frame in stream.codec_context.decode(packet):
+                frame.time_base, time = stream.time_base, frame.time or time
+                yield frame
+        except av.FFmpegError as error:
+            if not skip_damaged and not isinstance(error, av.EOFError):
+                raise ValueError(f'{path}: is damaged at {time:.1f} s ({_reason(error)}); {GO_ON}') from error
+        if packet is None:
+            return
+
+
+def _deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """As many frames, at the same times; from the first interlaced one on, they go through FFmpeg's bwdif."""
+    graph = None
+    for frame in frames:
+        if graph is None:
+            if not frame.interlaced_frame:
+                yield frame
+                continue
+            time_base = frame.time_base
+            graph = av.filter.Graph()
+            source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
+            graph.link_nodes(source, graph.add('bwdif', 'mode=send_frame:deint=interlaced'), graph.add('buffersink'))
+            graph.configure()
+        graph.push(frame)
+        yield from _pull(graph, time_base)
+    if graph is not None:
+        graph.push(None)
+        yield from _pull(graph, time_base)
+
+
+def _pull(graph: av.filter.Graph, time_base: Fraction) -> Iterator[av.VideoFrame]:
+    while True:
+        try:
+            frame = graph.pull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+        frame.pts, frame.duration = (
+            ticks and round(ticks * frame.time_base / time_base) for ticks in (frame.pts, frame.duration))
+        frame.time_base = time_base
+        yield frame
 
 
 def frame_step(stream: Stream) -> int:

@@ -1,66 +1,142 @@
 """Writing the output: the segments' video and the input's other streams in one file, without encoding again."""
+from __future__ import annotations
+
 import av
 import heapq
 import io
 import numpy as np
 import os
+from av.container import InputContainer, OutputContainer
+from av.stream import Stream
 from collections.abc import Iterator
 from fractions import Fraction
 from os import path as osp
 
-from .decode import decoded_frames, open_video, tag_colours, video_stream
 from .codecs import CODECS, container_format
+from .decode import decoded_frames, open_video, tag_colours, video_stream
 from .segments import Segments
 
 
-def check_container(source: str, output: str, codec: str) -> list[str]:
-    """Lines about streams that the output's container does not take.
+class _Discard(io.RawIOBase):
+    """File that forgets what is written to it, for a trial."""
+
+    def __init__(self) -> None:
+        self.position = self.size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:
+        self.position += len(data)
+        self.size = max(self.size, self.position)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.position = offset + (0, self.position, self.size)[whence]
+        return self.position
+
+
+def plan_copies(source: str, output: str, codec: str) -> tuple[list[int], list[str]]:
+    """Which of the input's streams go into the output as they are; each is tried to its end.
+
+    Returns:
+        Their indices, and lines about what the output will lack.
 
     Raises:
-        ValueError: If it takes not the video or the sound, or does not keep timestamps.
+        ValueError: If the container takes not the video or the sound, or does not keep timestamps.
     """
-    suffix, supported = osp.splitext(output)[1].lower(), _supported_codecs(container_format(output))
+    suffix, name = osp.splitext(output)[1].lower(), container_format(output)
+    with av.open(io.BytesIO(), 'w', format=name) as container:
+        supported = container.supported_codecs
     if CODECS[codec].encoder not in supported:
         raise ValueError(f'{output}: {suffix} does not take {codec}; .mkv takes every codec')
-    lines = []
+    copies, lines = [], []
     with open_video(source) as container:
+        video = video_stream(container)
         for stream in container.streams:
-            if stream.type == 'audio' and not _is_copied(stream, supported):
+            known = stream.codec_context is not None and stream.codec_context.name in supported
+            if stream.type == 'audio' and not known:
                 raise ValueError(f'{output}: {suffix} does not take the sound as it is '
-                                 f'({stream.codec_context.name}); .mkv takes every codec')
-            if stream.index != video_stream(container).index and not _is_copied(stream, supported):
+                                 f'({getattr(stream.codec_context, "name", "of no known codec")}); '
+                                 '.mkv takes every codec')
+            if stream.index == video.index:
+                continue
+            if stream.type not in ('audio', 'subtitle') or not known:
                 lines.append(f'{output}: without stream {stream.index} ({stream.type}), which {suffix} does not take')
-    return lines
+                continue
+            taken, left_out = _try_copy(source, stream.index, name)
+            if taken:
+                copies.append(stream.index)
+            if left_out:
+                lines.append(f'{output}: without {left_out if taken else "all"} of the {taken + left_out} packets of '
+                             f'stream {stream.index} ({stream.type}), which are damaged or not what {suffix} takes')
+    return copies, lines
 
 
-def _supported_codecs(container_format: str) -> set[str]:
-    with av.open(io.BytesIO(), 'w', format=container_format) as container:
-        return container.supported_codecs
+def _try_copy(source: str, index: int, format_name: str) -> tuple[int, int]:
+    """Numbers of packets of a stream that a container takes, and of those that it does not."""
+    taken = left_out = 0
+    with open_video(source) as container:
+        try:
+            with av.open(_Discard(), 'w', format=format_name) as out:
+                target = out.add_stream_from_template(container.streams[index])
+                for packet in _copied_packets(container, {index: target}):
+                    written = _write(out, packet)
+                    taken, left_out = taken + written, left_out + (not written)
+        except (av.FFmpegError, ValueError):  # its header, or the end of the file
+            return 0, taken + left_out
+    return taken, left_out
 
 
-def _is_copied(stream: av.stream.Stream, supported: set[str]) -> bool:
-    return (stream.type in ('audio', 'subtitle') and stream.codec_context is not None
-            and stream.codec_context.name in supported)
+def _write(out: OutputContainer, packet: av.Packet) -> bool:
+    try:
+        out.mux(packet)
+    except av.InvalidDataError:
+        return False
+    return True
 
 
-def join(source: str, segments: Segments, path: str) -> None:
-    """Write the segments and the input's other streams into one file, packet by packet.
+def _copied_packets(container: InputContainer, targets: dict[int, Stream]) -> Iterator[av.Packet]:
+    """Packets of these streams, up to the end or to where the file is damaged; their times rise as muxers demand."""
+    last: dict[int, int] = {}
+    packets = container.demux()
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:
+            return
+        if packet is None:
+            return
+        index = packet.stream.index
+        if index not in targets or packet.dts is None or not packet.size:
+            continue
+        if packet.dts <= last.get(index, packet.dts - 1):
+            packet.dts = last[index] + 1
+            packet.pts = max(packet.pts or packet.dts, packet.dts)
+        last[index] = packet.dts
+        packet.stream = targets[index]
+        yield packet
+
+
+def join(source: str, segments: Segments, path: str, copies: list[int], base: int) -> None:
+    """Write the segments, from timestamp ``base`` on, and some of the input's streams into one file, packet by packet.
 
     Raises:
         ValueError: If a segment is not as it was written.
     """
-    container_name = container_format(path)
-    supported = _supported_codecs(container_name)
+    name = container_format(path)
     with open_video(source) as container, open_video(segments.path(0)) as first:
-        video = video_stream(container)
-        options = {}
-        if container_name in ('mp4', 'mov') and video.time_base.numerator == 1:
+        video, options = video_stream(container), {}
+        if name in ('mp4', 'mov') and video.time_base.numerator == 1:
             options['video_track_timescale'] = str(video.time_base.denominator)
-        frame = next(decoded_frames(container, source))
+        with open_video(source) as other:
+            frame = next(decoded_frames(other, source, skip_damaged=True))
         matrix = frame.side_data.get('DISPLAYMATRIX')
-        container.seek(0)
-        with av.open(path, 'w', format=container_name, container_options=options) as out:
-            copies = {}
+        with av.open('file:' + path, 'w', format=name, container_options=options) as out:
+            targets = {}
             for stream in container.streams:
                 if stream.index == video.index:
                     target = joined = out.add_stream_from_template(first.streams.video[0])
@@ -68,17 +144,21 @@ def join(source: str, segments: Segments, path: str) -> None:
                     joined.time_base = video.time_base
                     if matrix is not None:
                         joined.set_display_matrix(np.frombuffer(bytes(matrix), np.int32).tolist())
-                elif _is_copied(stream, supported):
-                    target = copies[stream.index] = out.add_stream_from_template(stream)
+                elif stream.index in copies:
+                    target = targets[stream.index] = out.add_stream_from_template(stream)
                 else:
                     continue
                 target.metadata.update(stream.metadata)
                 target.disposition = stream.disposition
             out.metadata.update(container.metadata)
             out.set_chapters(container.chapters())
-            copied = _copied_packets(source, copies) if copies else ()
-            for packet in heapq.merge(_video_packets(segments, joined, video.time_base), copied, key=_decoding_time):
-                out.mux(packet)
+            copied = _copied_packets(container, targets) if targets else ()
+            encoded = _video_packets(segments, joined, video.time_base, base)
+            for packet in heapq.merge(encoded, copied, key=_decoding_time):
+                if packet.stream.index == joined.index:
+                    out.mux(packet)
+                else:
+                    _write(out, packet)
     with open(path, 'rb') as f:
         os.fsync(f.fileno())
 
@@ -87,16 +167,9 @@ def _decoding_time(packet: av.Packet) -> Fraction:
     return packet.dts * packet.time_base
 
 
-def _copied_packets(source: str, targets: dict[int, av.stream.Stream]) -> Iterator[av.Packet]:
-    with open_video(source) as container:
-        for packet in container.demux():
-            if packet.stream.index in targets and packet.dts is not None:
-                packet.stream = targets[packet.stream.index]
-                yield packet
-
-
-def _video_packets(segments: Segments, target: av.VideoStream, time_base: Fraction) -> Iterator[av.Packet]:
-    base, last = segments.base, None
+def _video_packets(segments: Segments, target: av.VideoStream, time_base: Fraction,
+                   base: int) -> Iterator[av.Packet]:
+    last = None
     for i, entry in enumerate(segments.entries):
         with open_video(segments.path(i)) as container:
             # By size, not by dts, which this demuxer does not always know; packets without content are its last word.

@@ -1,30 +1,34 @@
 """A video from file to file: every frame enhanced, steadily over time; sound, subtitles and timestamps as they were."""
 import av
 import contextlib
+import itertools
 import math
 import os
 import torch
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from os import path as osp
 
 from lowlight_cyclegan.enhance.enhancer import Enhancer
 from lowlight_cyclegan.files import file_sha256
 from .codecs import check_crf, default_codec
 from .decode import decoded_frames, inspect, open_video, to_rgb, video_stream
-from .mux import check_container, join
+from .mux import join, plan_copies
 from .segments import SegmentWriter, Segments
-from .smoother import TemporalSmoother
+from .smoother import TemporalSmoother, keeps_white
+from .timeline import Timeline, read_timeline
 
 SEGMENT = 120
 
 
 def enhance_video(source: str, output: str, enhancer: Enhancer, strength: float = 1.0, codec: str | None = None,
-                  crf: int | None = None, smoothing: float = 1.0, overwrite: bool = False, segment: int = SEGMENT,
-                  say: Callable[[str], None] | None = None, progress: bool = False) -> int:
+                  crf: int | None = None, smoothing: float = 1.0, overwrite: bool = False, skip_damaged: bool = False,
+                  segment: int = SEGMENT, say: Callable[[str], None] = lambda line: None,
+                  progress: bool = False) -> int:
     """Enhance a video. Called again after an interruption, it continues.
 
     Args:
-        source: File in any container that FFmpeg reads.
+        source: File in any container that FFmpeg reads, or animated WebP.
         output: File; its suffix gives the container. Complete or absent, never the input.
         enhancer: Its mode is used; what 'auto' picks for the first frame holds for all.
         strength: From 0 to 1.
@@ -32,6 +36,7 @@ def enhance_video(source: str, output: str, enhancer: Enhancer, strength: float 
         crf: Constant rate factor. None is the codec's default.
         smoothing: Seconds, see :class:`~lowlight_cyclegan.video.smoother.TemporalSmoother`.
         overwrite: Replace the output, and segments of other settings.
+        skip_damaged: Go on where the video is damaged or truncated, without what cannot be decoded.
         segment: Frames to a segment.
         say: Gets lines about what the output will lack.
         progress: Show a bar.
@@ -50,27 +55,37 @@ def enhance_video(source: str, output: str, enhancer: Enhancer, strength: float 
         raise ValueError(f'smoothing is a number of seconds from 0, got {smoothing}')
     codec = codec or default_codec(output)
     check_crf(codec, crf)
-    info = inspect(source)
-    for line in info.notes + check_container(source, output, codec):
-        if say:
-            say(line)
+    info = inspect(source, skip_damaged)
+    copies, lines = plan_copies(source, output, codec)
+    for line in info.notes + lines:
+        say(line)
     settings = {
         'input': file_sha256(source), 'weights': enhancer.fingerprint(), 'mode': enhancer.mode,
         'precision': enhancer.precision, 'device': enhancer.device.type, 'strength': strength, 'codec': codec,
-        'crf': crf, 'smoothing': smoothing, 'segment': segment, 'self_ensemble': enhancer.self_ensemble,
-        'denoise': enhancer.denoise,
+        'crf': crf, 'smoothing': smoothing, 'skip_damaged': skip_damaged, 'segment': segment,
+        'self_ensemble': enhancer.self_ensemble, 'denoise': enhancer.denoise,
     }
-    segments = Segments(output, settings, overwrite)
+    segments = Segments(output, settings, overwrite, say)
+    timeline = _timeline(source, segments, info.packets, progress)
     if not segments.complete:
-        with _progress_bar(info.packets, progress) as advance:
-            _enhance_segments(source, enhancer, segments, advance)
-    if not segments.frames:
-        raise ValueError(f'{source}: no frame of its video can be decoded')
+        with _progress_bar('enhance', len(timeline.times), progress) as advance:
+            _enhance_segments(source, enhancer, segments, timeline, advance)
     joined = osp.join(segments.folder, 'joined' + osp.splitext(output)[1])
-    join(source, segments, joined)
+    join(source, segments, joined, copies, timeline.base)
     os.replace(joined, output)
     segments.remove()
     return segments.frames
+
+
+def _timeline(source: str, segments: Segments, packets: int, progress: bool) -> Timeline:
+    """All frames are decoded before the first is enhanced: fades are known then, and so is all damage."""
+    found = segments.read_json('timeline.json')
+    if found is not None:
+        return Timeline(**found)
+    with open_video(source) as container, _progress_bar('read', packets, progress) as advance:
+        timeline = read_timeline(decoded_frames(container, source, segments.settings['skip_damaged']), advance)
+    segments.write_json('timeline.json', asdict(timeline))
+    return timeline
 
 
 def check_paths(source: str, output: str, overwrite: bool) -> None:
@@ -91,34 +106,28 @@ def check_paths(source: str, output: str, overwrite: bool) -> None:
         raise ValueError(f'{source}: is empty')
 
 
-def _enhance_segments(source: str, enhancer: Enhancer, segments: Segments, advance: Callable[[int], None]) -> None:
-    settings = segments.settings
-    smoother = TemporalSmoother(settings['smoothing'])
-    if segments.entries:
-        smoother.load_state_dict(segments.entries[-1]['smoother'])
-    skip = segments.frames
+def _enhance_segments(source: str, enhancer: Enhancer, segments: Segments, timeline: Timeline,
+                      advance: Callable[[int], None]) -> None:
+    settings, skip = segments.settings, segments.frames
+    smoother = TemporalSmoother(settings['smoothing'], keeps_white(enhancer))
+    if (state := segments.last_state()) is not None:
+        smoother.load_state_dict(state)
     advance(skip)
-    writer, size = None, None
+    writer = None
     with open_video(source) as container:
         stream = video_stream(container)
+        # Decoded again rather than sought: every decoder is exact in that.
+        frames = itertools.islice(decoded_frames(container, source, settings['skip_damaged']), skip, None)
         try:
-            for i, frame in enumerate(decoded_frames(container, source)):
-                size = size or (frame.width, frame.height)
-                if (frame.width, frame.height) != size:
-                    raise ValueError(f'{source}: its frames change from {size[0]}x{size[1]} to {frame.width}x'
-                                     f'{frame.height} at {frame.time:.1f} s, which one stream cannot hold')
-                if i < skip:  # decoded again rather than sought: every decoder is exact in that
-                    continue
-                if segments.base is None:
-                    segments.base = frame.pts
+            for share, frame in zip(timeline.fades()[skip:], frames):
                 if writer is None:
                     writer = SegmentWriter(segments.unfinished, stream, frame, settings['codec'], settings['crf'])
                 x = torch.from_numpy(to_rgb(frame)).to(enhancer.device).permute(2, 0, 1)[None].float() / 255
                 result = smoother.enhance(enhancer, x, float(frame.pts * frame.time_base), settings['strength'],
-                                          segments.mode)
+                                          segments.mode, share)
                 segments.mode = segments.mode or result.mode
                 pixels = (result.image[0] * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
-                writer.write(pixels, frame, frame.pts - segments.base)
+                writer.write(pixels, frame, frame.pts - timeline.base)
                 advance(1)
                 if writer.frames == settings['segment']:
                     writer.finish()
@@ -135,11 +144,11 @@ def _enhance_segments(source: str, enhancer: Enhancer, segments: Segments, advan
 
 
 @contextlib.contextmanager
-def _progress_bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+def _progress_bar(what: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
     """Gives a function that moves the bar on."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn('frames'), TimeRemainingColumn())
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn('frames {task.description}'), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
-        task = progress.add_task('frames', total=total)
+        task = progress.add_task(what, total=total)
         yield lambda count: progress.advance(task, count)

@@ -10,6 +10,7 @@ import numpy as np
 import os
 import shutil
 from av.video.reformatter import Interpolation
+from collections.abc import Callable
 from fractions import Fraction
 from os import path as osp
 from typing import Any
@@ -19,6 +20,7 @@ from .codecs import CODECS
 from .decode import colour_matrix, colour_range, frame_step, tag_colours
 
 MANIFEST = 'manifest.json'
+VERSION = 2  # of the folder's layout, and of what the frames depend on besides the settings
 
 
 class Segments:
@@ -28,41 +30,48 @@ class Segments:
         output: File that the segments are for; the folder is this with ``.parts``.
         settings: Everything that the segments depend on. A folder with the same settings is continued.
         overwrite: Begin anew where the settings differ.
+        say: Gets a line where the folder of another version is begun anew.
 
     Raises:
         ValueError: If the folder holds something else, or segments of other settings.
     """
 
-    def __init__(self, output: str, settings: dict[str, Any], overwrite: bool) -> None:
+    def __init__(self, output: str, settings: dict[str, Any], overwrite: bool, say: Callable[[str], None]) -> None:
         self.folder, self.settings = output + '.parts', settings
         self.mode: str | None = None  # in which the frames are enhanced, 'auto' resolved
-        self.base: int | None = None  # timestamp of the first frame
         self.complete = False
         self.entries: list[dict[str, Any]] = []
-        manifest = osp.join(self.folder, MANIFEST)
         if not osp.isdir(self.folder):
             os.mkdir(self.folder)
-        elif osp.exists(manifest):
-            with open(manifest, encoding='utf-8') as f:
-                found = json.load(f)
-            differ = [key for key in settings if found['settings'].get(key) != settings[key]]
-            if not differ:
-                self.mode, self.base, self.complete = found['mode'], found['base'], found['complete']
-                self._keep_whole(found['segments'])
-            elif not overwrite:
-                raise ValueError(f'{self.folder}: holds the segments of a run that differs in {", ".join(differ)}: '
-                                 '--overwrite starts anew, the same settings continue')
+        elif osp.exists(osp.join(self.folder, MANIFEST)):
+            self._continue(overwrite, say)
         elif not all(name.startswith(temporary_prefix(MANIFEST)) for name in os.listdir(self.folder)):
             raise ValueError(f'{self.folder}: is in the way, and no folder of an interrupted run')
         self.save()
 
-    def _keep_whole(self, entries: list[dict[str, Any]]) -> None:
-        # Segments from the first one on that is not as it was written are made again.
-        for i, entry in enumerate(entries):
-            path = self.path(i)
-            if not osp.isfile(path) or file_sha256(path) != entry['hash']:
+    def _continue(self, overwrite: bool, say: Callable[[str], None]) -> None:
+        try:
+            with open(osp.join(self.folder, MANIFEST), encoding='utf-8') as f:
+                found = json.load(f)
+            version, settings = found.get('version'), found['settings']
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f'{self.folder}: is in the way, and no folder of an interrupted run') from error
+        differ = [key for key in self.settings if settings.get(key) != self.settings[key]]
+        if version != VERSION:
+            say(f'{self.folder}: was begun by another version of this program; it begins anew')
+        elif differ and not overwrite:
+            raise ValueError(f'{self.folder}: holds the segments of a run that differs in {", ".join(differ)}: '
+                             '--overwrite starts anew, the same settings continue')
+        if version != VERSION or differ:
+            self.remove()
+            os.mkdir(self.folder)
+            return
+        self.mode, self.complete = found['mode'], found['complete']
+        for i, entry in enumerate(found['segments']):
+            # Segments from the first one on that is not as it was written are made again.
+            if not osp.isfile(self.path(i)) or file_sha256(self.path(i)) != entry['hash']:
                 self.complete = False
-                return
+                break
             self.entries.append(entry)
 
     @property
@@ -81,9 +90,20 @@ class Segments:
 
     def save(self) -> None:
         """Write the manifest."""
-        manifest = {'settings': self.settings, 'mode': self.mode, 'base': self.base, 'complete': self.complete,
-                    'segments': self.entries}
-        atomic_write(osp.join(self.folder, MANIFEST), json.dumps(manifest).encode())
+        self.write_json(MANIFEST, {'version': VERSION, 'settings': self.settings, 'mode': self.mode,
+                                   'complete': self.complete, 'segments': self.entries})
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a file of the folder."""
+        atomic_write(osp.join(self.folder, name), json.dumps(content).encode())
+
+    def read_json(self, name: str) -> Any:
+        """Content of a file of the folder; None where there is none."""
+        try:
+            with open(osp.join(self.folder, name), encoding='utf-8') as f:
+                return json.load(f)
+        except FileNotFoundError:
+            return None
 
     def add(self, frames: int, duration: int, state: dict[str, Any]) -> None:
         """Take over the unfinished file as the next segment.
@@ -95,14 +115,23 @@ class Segments:
         """
         with open(self.unfinished, 'rb') as f:
             os.fsync(f.fileno())
-        entry = {'frames': frames, 'hash': file_sha256(self.unfinished), 'duration': duration, 'smoother': state}
+        entry = {'frames': frames, 'hash': file_sha256(self.unfinished), 'duration': duration}
+        self.write_json(_state_name(len(self.entries)), state)
         os.replace(self.unfinished, self.path(len(self.entries)))
         self.entries.append(entry)
         self.save()
 
+    def last_state(self) -> dict[str, Any] | None:
+        """State of the smoothing at the end of the last segment; None where there is none yet."""
+        return self.read_json(_state_name(len(self.entries) - 1)) if self.entries else None
+
     def remove(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder)
+
+
+def _state_name(i: int) -> str:
+    return f'{i:05d}.json'
 
 
 class SegmentWriter:
@@ -118,7 +147,7 @@ class SegmentWriter:
 
     def __init__(self, path: str, stream: av.VideoStream, frame: av.VideoFrame, codec: str, crf: int | None) -> None:
         encoder, options, default_crf, _ = CODECS[codec]
-        self.container = av.open(path, 'w', format='nut')
+        self.container = av.open('file:' + path, 'w', format='nut')
         self.stream = self.container.add_stream(encoder, rate=stream.average_rate or Fraction(25))
         context = self.stream.codec_context
         odd = frame.width % 2 or frame.height % 2

@@ -1,97 +1,139 @@
-"""Brightness that is steady over time."""
+"""Brightness that is right and steady over time, whatever the network does with single pictures."""
 from __future__ import annotations
 
 import math
+import torch
 from dataclasses import replace
 from torch import Tensor
 from torch.nn import functional as F
 from typing import Any
 
-from lowlight_cyclegan.archs import AutoExposure, EMAResNetGenerator
+from lowlight_cyclegan.archs import EMAResNetGenerator
 from lowlight_cyclegan.enhance.enhancer import LUMA, Enhancer, Result
+from .timeline import BLACK
+
+CUT = 0.3  # relative difference of two thumbnails between which another scene begins
+MOTION = 0.1  # difference of thumbnails of equal mean after which a map has adapted
+DAYLIGHT = (0.3, 0.5)  # mean luminance at which a picture begins to need no enhancement, and at which it needs none
 
 
 class TemporalSmoother:
     """Lets what a network adapts to change slowly within a scene, and at once where another scene begins.
 
-    That is, of the tone curve that a network's ``predict`` step returns, every number. Of every network's output, the
-    mean luminance changes from one frame to the next by no more than that of the input does, in the same direction;
-    what is left of the change follows slowly.
-
-    Slowly is an exponential moving average of logarithms over time, so variable frame rates are no special case. A new
-    scene is where a thumbnail of the luminance differs from the last frame's by more than ``cut`` of its mean.
+    - Of what a network's ``predict`` step returns, every number and map is an exponential moving average over time, so
+      variable frame rates are no special case. What is predicted are exposures in stops, exponents and the like: a
+      change of the scene's light adds to them or leaves them as they are. Maps also follow what moves.
+    - The mean luminance of every network's output changes from one frame to the next by no more than that of the input
+      does, in the same direction; what is left of the change follows slowly.
+    - A new scene is where a thumbnail of the luminance differs from the last frame's by more than ``CUT`` of its mean.
+    - A frame within a fade is enhanced as the scene that fades, and darkened afterwards as it was.
+    - Black frames stay as they are. Of a network that darkens white, so does daylight: it gives every picture one
+      brightness.
 
     Args:
         seconds: Time constant; 0 smooths nothing.
-        cut: Relative difference of the thumbnails at which a scene begins.
+        keeps_white: What :func:`keeps_white` says of the network.
     """
 
-    def __init__(self, seconds: float = 1.0, cut: float = 0.3) -> None:
-        self.seconds, self.cut = seconds, cut
+    def __init__(self, seconds: float = 1.0, keeps_white: bool = True) -> None:
+        self.seconds, self.keeps_white = seconds, keeps_white
         self._time: float | None = None
-        self._thumbnail: list[float] | None = None
-        self._values: dict[str, list[float]] = {}
-        self._weight = 1.0
+        self._light: list[float] | None = None  # mean luminance of the last input and output, as logarithms
+        self._thumbnail: Tensor | None = None  # luminance of the last frame, (192,)
+        self._curve: list[Tensor] = []  # what was applied to the last frame
+        self._weight = self._map_weight = 1.0
 
     def state_dict(self) -> dict[str, Any]:
         """What the next frame depends on, for JSON."""
-        return {'time': self._time, 'thumbnail': self._thumbnail, 'values': self._values}
+        return {'time': self._time, 'light': self._light, 'curve': [value.tolist() for value in self._curve],
+                'thumbnail': None if self._thumbnail is None else self._thumbnail.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the frame whose :meth:`state_dict` this is."""
-        self._time, self._thumbnail, self._values = state['time'], state['thumbnail'], dict(state['values'])
+        self._time, self._light = state['time'], state['light']
+        self._curve = [torch.tensor(value) for value in state['curve']]
+        self._thumbnail = None if state['thumbnail'] is None else torch.tensor(state['thumbnail'])
 
-    def begin(self, x: Tensor, time: float) -> bool:
+    def enhance(self, enhancer: Enhancer, x: Tensor, time: float, strength: float = 1.0, mode: str | None = None,
+                share: float = 1.0) -> Result:
+        """Enhance the next frame.
+
+        Args:
+            enhancer: For all frames the same.
+            x: (1, 3, h, w) in [0, 1].
+            time: Of the frame, in seconds.
+            strength: From 0 to 1.
+            mode: Instead of the enhancer's.
+            share: Of the scene's light that the frame shows, in (0, 1]: below 1 within a fade.
+        """
+        light = _luminance(x)
+        if light <= BLACK:
+            self.begin(x, time)
+            return Result(x, None, 'a black frame stays as it is')
+        if share < 1:
+            x, light = (x / share).clamp_(0, 1), light / share
+        else:
+            strength *= min(1.0, light / BLACK - 1)
+        if not self.keeps_white:
+            dark, bright = DAYLIGHT
+            strength *= min(max((bright - light) / (bright - dark), 0.0), 1.0)
+        self.begin(x, time, share)
+        has_steps = isinstance(enhancer.network, EMAResNetGenerator)
+        adapt = self.adapt if has_steps and not enhancer.self_ensemble else None  # whose maps are mirrored
+        result = enhancer.enhance_with_report(x, strength, mode, adapt)
+        return replace(result, image=self.limit(x, result.image) * share)
+
+    def begin(self, x: Tensor, time: float, share: float = 1.0) -> bool:
         """Look at the next frame, (1, 3, h, w) in [0, 1], shown at ``time`` in seconds; True if a scene begins."""
         light = (x * x.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
-        thumbnail = F.interpolate(light, (12, 16), mode='area').flatten().tolist()
-        begins = self._thumbnail is None or _difference(thumbnail, self._thumbnail) > self.cut
+        thumbnail = F.interpolate(light, (12, 16), mode='area').flatten().cpu()
+        begins = self._thumbnail is None or _difference(thumbnail, self._thumbnail) > CUT
         if begins:
-            self._values = {}
+            self._curve, self._light = [], None
         elif self.seconds > 0:
-            self._weight = -math.expm1(-max(0.0, time - self._time) / self.seconds)
+            constants = max(0.0, time - self._time) / self.seconds
+            equal = (values / values.mean().clamp_min(1e-6) for values in (thumbnail, self._thumbnail))
+            motion = _difference(*equal) / MOTION
+            # The darker a frame of a fade, the coarser what is predicted from it, and the less does a change show.
+            self._weight, self._map_weight = (
+                max(1 - share, -math.expm1(-change)) for change in (constants, constants + motion))
         self._time, self._thumbnail = time, thumbnail
         return begins
 
-    def smooth(self, name: str, values: Tensor) -> Tensor:
-        """Positive values of this frame -> those to use instead, of the same shape."""
-        logs = [math.log(max(value, 1e-12)) for value in values.flatten().tolist()]
-        if name in self._values and self.seconds > 0:
-            logs = [old + self._weight * (new - old) for old, new in zip(self._values[name], logs)]
-        self._values[name] = logs
-        return values.new_tensor([math.exp(log) for log in logs]).view(values.shape)
-
-    def adapt(self, thumbnail: Tensor, curve: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
-        """The tone curve to apply to this frame in place of the one predicted from its thumbnail, in [0, 1]."""
+    def adapt(self, thumbnail: Tensor | None, curve: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+        """Predictions of this frame, numbers (1, c, ...) and maps (1, c, h, w) -> those to apply to it instead."""
         if curve is None:
             return None
-        mean, power, balance = (self.smooth(f'curve.{i}', value) for i, value in enumerate(curve))
-        # The curve divides by the average of this frame: let that cancel out, but for what is smoothed of it.
-        average = AutoExposure.brighten(thumbnail, power).mean((1, 2, 3), keepdim=True)
-        return mean * average / self.smooth('average', average), power, balance
-
-    def enhance(self, enhancer: Enhancer, x: Tensor, time: float, strength: float = 1.0,
-                mode: str | None = None) -> Result:
-        """Enhance the next frame, (1, 3, h, w) in [0, 1]."""
-        self.begin(x, time)
-        adapt = self.adapt if isinstance(enhancer.network, EMAResNetGenerator) else None
-        result = enhancer.enhance_with_report(x, strength, mode, adapt)
-        return replace(result, image=self.limit(x, result.image))
+        values = [value.float().cpu() for value in curve]
+        if self._curve and self.seconds > 0:
+            values = [torch.lerp(old, new, self._map_weight if new[0, 0].numel() > 1 else self._weight)
+                      for old, new in zip(self._curve, values)]
+        self._curve = values
+        values = [value.to(like) for value, like in zip(values, curve)]
+        return type(curve)(*values) if hasattr(curve, '_fields') else tuple(values)
 
     def limit(self, x: Tensor, y: Tensor) -> Tensor:
         """Let the mean luminance of the output y change no more than the input's: (1, 3, h, w) in [0, 1] each."""
-        now, own = (math.log(max(1e-3, v.double().mean((0, 2, 3)).dot(v.new_tensor(LUMA).double()).item()))
-                    for v in (x, y))
-        if 'light' in self._values and self.seconds > 0:
-            last_now, last = self._values['light']
+        now, own = (math.log(max(1e-3, _luminance(v))) for v in (x, y))
+        if self._light and self.seconds > 0:
+            last_now, last = self._light
             change = now - last_now
             within = min(max(own - last, min(0.0, change)), max(0.0, change))
             steady = last + within + self._weight * (own - last - within)
             y, own = (y * math.exp(steady - own)).clamp(0, 1), steady
-        self._values['light'] = [now, own]
+        self._light = [now, own]
         return y
 
 
-def _difference(a: list[float], b: list[float]) -> float:
+def keeps_white(enhancer: Enhancer) -> bool:
+    """Whether a network leaves white about as it is, so that it can be trusted with pictures that are not dark."""
+    return _luminance(enhancer.enhance_with_report(torch.ones(1, 3, 64, 64), 1.0, None, None).image) > 0.9
+
+
+def _luminance(x: Tensor) -> float:
+    return x.double().mean((0, 2, 3)).dot(x.new_tensor(LUMA).double()).item()
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
     # Half a grey level keeps the noise of black frames from looking like a change.
-    return sum(abs(p - q) for p, q in zip(a, b)) / (max(sum(a), sum(b)) + len(a) * 0.5 / 255)
+    return ((a - b).abs().sum() / (max(a.sum(), b.sum()) + len(a) * 0.5 / 255)).item()

@@ -62,20 +62,38 @@ def write_clip(path, seconds=2, rate=12, size=(64, 48), cut=True, sound='aac', c
     return str(path)
 
 
+def write_pictures(path, pictures, rate=12, codec='libx264', options=None, pix_fmt='yuv420p', **container):
+    """Video of (h, w, 3) uint8 pictures."""
+    with av.open(f'file:{path}', 'w', **container) as out:
+        stream = out.add_stream(codec, rate=rate)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = pix_fmt
+        stream.options = {'crf': '8', 'preset': 'ultrafast'} if options is None else options
+        for picture in pictures:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
+        out.mux(stream.encode(None))
+    return str(path)
+
+
+def light(path):
+    """Mean luminance of each frame, from 0 to 255."""
+    return np.array([(picture @ LUMA).mean() for _, picture in frames(path)])
+
+
 def packets(path, kind):
-    with av.open(str(path)) as container:
+    with av.open(f'file:{path}') as container:
         stream = next(s for s in container.streams if s.type == kind)
         return [(p.pts * stream.time_base, p.dts * stream.time_base, p.duration, bytes(p))
                 for p in container.demux(stream) if p.size]
 
 
 def frames(path):
-    with av.open(str(path)) as container:
+    with av.open(f'file:{path}') as container:
         return [(frame.time, frame.to_ndarray(format='rgb24')) for frame in container.decode(video=0)]
 
 
 def times(path):
-    with av.open(str(path)) as container:
+    with av.open(f'file:{path}') as container:
         stream = container.streams.video[0]
         return [frame.pts * stream.time_base for frame in container.decode(stream)], stream.time_base
 
@@ -86,8 +104,7 @@ def same(one, other):
 
 def jitter(path, cut=None):
     """Mean absolute change of the mean luminance from frame to frame, relative to its mean; not across the cut."""
-    light = np.array([(picture @ LUMA).mean() for _, picture in frames(path)])
-    scenes = np.split(light, [cut]) if cut else [light]
+    scenes = np.split(light(path), [cut] if cut else [])
     return float(np.mean([np.abs(np.diff(scene)).mean() / scene.mean() for scene in scenes]))
 
 

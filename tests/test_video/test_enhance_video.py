@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from clips import Mirror, av, frames, jitter, packets, same, times, toy_enhancer, write_clip
+from clips import (
+    Mirror, av, frames, jitter, light, packets, same, times, toy_enhancer, write_clip, write_pictures)
 from fractions import Fraction
 
 from lowlight_cyclegan.video.pipeline import enhance_video
@@ -37,6 +38,41 @@ def test_output_is_no_more_restless_than_the_input(tmp_path, head, flicker):
     source, output = write_clip(tmp_path / 'dark.mp4', sound=None, flicker=flicker), str(tmp_path / 'bright.mkv')
     enhance_video(source, output, toy_enhancer(head), codec='ffv1')
     assert jitter(output, 12) <= jitter(source, 12)
+
+
+def scene(top, seed=0, noise=2.0, count=1):
+    """Pictures (48, 64, 3) of one view with noise, values up to ``top``."""
+    rng = np.random.default_rng(seed)
+    view = np.kron(rng.random((6, 8, 3)), np.ones((8, 8, 1))) * top
+    return [view + noise * rng.standard_normal(view.shape) for _ in range(count)]
+
+
+def pixels(pictures):
+    return [picture.clip(0, 255).round().astype(np.uint8) for picture in pictures]
+
+
+@pytest.mark.parametrize('head', ['gain', 'tanh'])
+def test_black_fades_and_daylight_stay_what_they_are(tmp_path, head):
+    black, dark = [np.zeros((48, 64, 3))] * 6, scene(60, count=30)
+    rise = [picture * (i + 1) / 12 for i, picture in enumerate(scene(60, 0, count=12))]
+    day, white = scene(255, 1, count=6), [np.full((48, 64, 3), 255.0)] * 6
+    parts = [black, rise, dark, day, dark[:6], black, white, dark[:6], rise[::-1], black]
+    source = write_pictures(tmp_path / 'in.mkv', pixels(sum(parts, [])))
+    alone = write_pictures(tmp_path / 'alone.mkv', pixels(dark))
+    for path in (source, alone):
+        enhance_video(path, path.replace('.mkv', '_out.mkv'), toy_enhancer(head), codec='ffv1')
+    before, after = light(source), light(tmp_path / 'in_out.mkv')
+    bounds = np.cumsum([len(part) for part in parts])[:-1]
+    old, new = np.split(before, bounds), np.split(after, bounds)
+    steady = light(tmp_path / 'alone_out.mkv').mean()
+    assert steady > old[2].mean() + 20
+    for i in (0, 5, 9):
+        assert new[i].max() < 2
+    assert np.abs(new[6] - old[6]).max() < 3 and np.abs(new[3] - old[3]).max() < 12
+    for fade in (new[1], new[8][::-1]):
+        assert np.diff(fade).min() > -2 and fade[0] < 0.2 * steady and fade.max() < steady + 4
+    for i in (2, 4, 7):
+        assert np.abs(new[i] - steady).max() < 5
 
 
 @pytest.mark.parametrize('codec', ['h264', 'ffv1'])

@@ -3,28 +3,52 @@ import numpy as np
 import pytest
 import torch
 from clips import toy_enhancer
+from typing import NamedTuple
 
 from lowlight_cyclegan.enhance import modes
-from lowlight_cyclegan.video.smoother import TemporalSmoother
+from lowlight_cyclegan.video.smoother import TemporalSmoother, keeps_white
 
 
-def test_smoother_follows_slowly_within_a_scene_and_at_once_at_a_cut():
+class Prediction(NamedTuple):
+    stops: torch.Tensor
+    grid: torch.Tensor
+
+
+def prediction(value):
+    return Prediction(torch.tensor([[value, -value]]), torch.full((1, 3, 4, 4), value))
+
+
+def test_predictions_follow_slowly_within_a_scene_and_at_once_at_a_cut():
     smoother = TemporalSmoother(seconds=1.0)
     dark, other = torch.full((1, 3, 24, 32), 0.1), torch.rand(1, 3, 24, 32)
     assert smoother.begin(dark, 0.0)
-    assert smoother.smooth('a', torch.tensor([1.0])).item() == pytest.approx(1)
+    assert smoother.adapt(None, prediction(1.0)).grid.mean() == 1
     assert not smoother.begin(dark * 1.1, 0.5)
     weight = 1 - np.exp(-0.5)
-    assert smoother.smooth('a', torch.tensor([2.0])).item() == pytest.approx(2**weight)
+    applied = smoother.adapt(None, prediction(-2.0))
+    assert isinstance(applied, Prediction)
+    assert applied.stops[0].tolist() == pytest.approx([1 - 3 * weight, 3 * weight - 1])
+    torch.testing.assert_close(applied.grid, torch.full((1, 3, 4, 4), 1 - 3 * weight))  # more light, and nothing moved
     state = json.loads(json.dumps(smoother.state_dict()))
-    assert not smoother.begin(dark, 2.5)
-    expected = smoother.smooth('a', torch.tensor([4.0]))
     resumed = TemporalSmoother(seconds=1.0)
     resumed.load_state_dict(state)
-    resumed.begin(dark, 2.5)
-    assert torch.equal(resumed.smooth('a', torch.tensor([4.0])), expected)
+    for one in (smoother, resumed):
+        assert not one.begin(dark, 2.5)
+    for value, again in zip(smoother.adapt(None, prediction(4.0)), resumed.adapt(None, prediction(4.0))):
+        assert torch.equal(value, again)
     assert smoother.begin(other, 2.6)
-    assert smoother.smooth('a', torch.tensor([7.0])).item() == pytest.approx(7)
+    assert smoother.adapt(None, prediction(7.0)).stops[0].tolist() == [7, -7]
+    assert smoother.adapt(None, None) is None
+
+
+def test_maps_follow_what_moves():
+    smoother = TemporalSmoother(seconds=10.0)
+    x = torch.full((1, 3, 24, 32), 0.2)
+    x[..., :8] = 0.4
+    for time, shift in ((0.0, 0), (0.04, 2)):
+        assert not smoother.begin(x.roll(shift, 3), time) or not time
+        applied = smoother.adapt(None, prediction(float(shift)))
+    assert applied.stops[0, 0] < 0.02 < 0.8 < applied.grid.mean()
 
 
 def test_output_follows_the_input_and_adds_no_change_of_its_own():
@@ -43,11 +67,31 @@ def test_output_follows_the_input_and_adds_no_change_of_its_own():
 def test_smoother_leaves_the_network_as_it_was(monkeypatch, mode):
     monkeypatch.setattr(modes.enhance_with_fallback, '__defaults__', (24, 600, print, None))  # small strips
     enhancer, x = toy_enhancer(), torch.rand(1, 3, 40, 48) * 0.2
-    expected = enhancer.enhance(x, mode=mode)
+    warm = x * torch.tensor([1.1, 1.0, 0.9]).view(3, 1, 1)
+    expected, alone = enhancer.enhance(x, mode=mode), enhancer.enhance(warm, mode=mode)
     smoother = TemporalSmoother()
     first = smoother.enhance(enhancer, x, 0.0, mode=mode).image
-    second = smoother.enhance(enhancer, x * 1.1, 0.04, mode=mode).image
+    second = smoother.enhance(enhancer, warm, 0.04, mode=mode).image
     torch.testing.assert_close(first, expected, rtol=0, atol=1e-5)  # nothing to smooth yet
     assert torch.equal(enhancer.enhance(x, mode=mode), expected)
-    alone = enhancer.enhance(x * 1.1, mode=mode)
-    assert second.mean() > alone.mean() * 1.02  # the curve has not adapted to the brighter frame yet
+    assert (second - alone).abs().mean() > 5e-4  # the white balance has not adapted yet
+
+
+def test_what_keeps_white_is_told_from_what_does_not():
+    assert not keeps_white(toy_enhancer('gain'))
+
+
+def test_daylight_and_black_are_left_alone_where_the_network_gives_every_picture_one_brightness():
+    enhancer = toy_enhancer('gain')
+    for level, kept in ((0.001, True), (0.05, False), (0.55, True), (1.0, True)):
+        x = torch.full((1, 3, 40, 48), level) + torch.rand(1, 3, 40, 48) * level / 100
+        change = TemporalSmoother(keeps_white=False).enhance(enhancer, x.clamp(0, 1), 0.0).image - x
+        assert (change.abs().mean() < 0.01) == kept
+
+
+def test_fade_is_enhanced_as_its_scene_and_darkened_again():
+    enhancer, x = toy_enhancer('gain'), torch.rand(1, 3, 40, 48) * 0.2
+    smoother = TemporalSmoother()
+    whole = smoother.enhance(enhancer, x, 0.0).image
+    faded = smoother.enhance(enhancer, x * 0.25, 0.04, share=0.25).image
+    torch.testing.assert_close(faded, whole * 0.25, rtol=0, atol=1e-4)
