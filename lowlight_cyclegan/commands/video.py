@@ -5,7 +5,7 @@ import argparse
 from os import path as osp
 
 from lowlight_cyclegan.messages import fail, first_line
-from lowlight_cyclegan.video.codecs import CODECS
+from lowlight_cyclegan.video.codecs import CODECS, CONTAINERS
 from .arguments import path
 
 HELP = 'brighten a dark video, with its sound'
@@ -14,9 +14,11 @@ NEEDS = 'video needs PyAV 18 or newer, and with it Python 3.11: pip install "low
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('input', metavar='INPUT', help='video in any container that FFmpeg reads')
+    parser.add_argument('input', metavar='INPUT',
+                        help='video in any container that FFmpeg reads, or an animated WebP, PNG or GIF')
     parser.add_argument('-o', '--output', type=path, metavar='OUTPUT', help='its suffix gives the container (.mkv '
-                        'takes every sound and subtitle format). Default: INPUT with _enhanced before the suffix')
+                        'takes every sound and subtitle format). Default: INPUT with _enhanced before the suffix, '
+                        'which is .mkv where that of INPUT is none of ' + ', '.join(CONTAINERS))
     parser.add_argument('--model', default='lite', metavar='NAME|FILE', help='weights. Default: %(default)s')
     parser.add_argument('--options', metavar='FILE.yml', help='option file of weights that do not say what they hold')
     parser.add_argument('--strength', type=float, default=1.0, metavar='0..1', help='default: 1')
@@ -44,7 +46,8 @@ def run(args: argparse.Namespace) -> None:
     if int(av.__version__.split('.')[0]) < 18:
         fail(f'{NEEDS} (found {av.__version__})')
     from lowlight_cyclegan.video.pipeline import check_paths, enhance_video
-    output = args.output or '{}_enhanced{}'.format(*osp.splitext(args.input))
+    stem, suffix = osp.splitext(args.input)
+    output = args.output or f'{stem}_enhanced{suffix if suffix.lower() in CONTAINERS else ".mkv"}'
     try:
         check_paths(args.input, output, args.overwrite)
         from lowlight_cyclegan.enhance.enhancer import Enhancer

@@ -1,12 +1,15 @@
 """Reading videos: what a file holds, its frames in order, and their colours."""
 import av
+import contextlib
 import numpy as np
+import tempfile
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.reformatter import Interpolation
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from os import path as osp
 
 from lowlight_cyclegan.messages import first_line
 
@@ -38,6 +41,41 @@ def open_video(path: str) -> InputContainer:
 
 def _reason(error: Exception) -> str:
     return first_line(getattr(error, 'strerror', None) or error)
+
+
+@contextlib.contextmanager
+def decodable(path: str) -> Iterator[str]:
+    """Path of the video, or of a lossless copy of animated WebP, which FFmpeg does not decode.
+
+    Raises:
+        ValueError: If it is animated WebP, and damaged.
+    """
+    with open(path, 'rb') as f:
+        header = f.read(64)
+    if header[:4] != b'RIFF' or header[8:16] != b'WEBPVP8X' or not header[20] & 2:  # flag of the animation
+        yield path
+        return
+    from PIL import Image
+    with tempfile.TemporaryDirectory() as folder:
+        copy = osp.join(folder, osp.basename(path) + '.nut')
+        try:
+            with Image.open(path) as picture, av.open('file:' + copy, 'w') as out:
+                stream = out.add_stream('ffv1', rate=1000)
+                stream.width, stream.height, stream.pix_fmt = *picture.size, 'bgr0'
+                time = 0
+                for i in range(picture.n_frames):
+                    picture.seek(i)
+                    opaque = Image.new('RGBA', picture.size, (0, 0, 0, 255))
+                    opaque.alpha_composite(picture.convert('RGBA'))
+                    frame = av.VideoFrame.from_image(opaque.convert('RGB'))
+                    frame.pts, frame.time_base = time, Fraction(1, 1000)
+                    frame.duration = max(1, picture.info.get('duration') or 100)
+                    time += frame.duration
+                    out.mux(stream.encode(frame))
+                out.mux(stream.encode(None))
+        except (OSError, EOFError) as error:
+            raise ValueError(f'{path}: is damaged ({_reason(error)})') from error
+        yield copy
 
 
 def video_stream(container: InputContainer) -> Stream | None:

@@ -12,7 +12,7 @@ from os import path as osp
 from lowlight_cyclegan.enhance.enhancer import Enhancer
 from lowlight_cyclegan.files import file_sha256
 from .codecs import check_crf, default_codec
-from .decode import decoded_frames, inspect, open_video, to_rgb, video_stream
+from .decode import decodable, decoded_frames, inspect, open_video, to_rgb, video_stream
 from .mux import join, plan_copies
 from .segments import SegmentWriter, Segments
 from .smoother import TemporalSmoother, keeps_white
@@ -55,35 +55,40 @@ def enhance_video(source: str, output: str, enhancer: Enhancer, strength: float 
         raise ValueError(f'smoothing is a number of seconds from 0, got {smoothing}')
     codec = codec or default_codec(output)
     check_crf(codec, crf)
-    info = inspect(source, skip_damaged)
-    copies, lines = plan_copies(source, output, codec)
-    for line in info.notes + lines:
-        say(line)
-    settings = {
-        'input': file_sha256(source), 'weights': enhancer.fingerprint(), 'mode': enhancer.mode,
-        'precision': enhancer.precision, 'device': enhancer.device.type, 'strength': strength, 'codec': codec,
-        'crf': crf, 'smoothing': smoothing, 'skip_damaged': skip_damaged, 'segment': segment,
-        'self_ensemble': enhancer.self_ensemble, 'denoise': enhancer.denoise,
-    }
-    segments = Segments(output, settings, overwrite, say)
-    timeline = _timeline(source, segments, info.packets, progress)
-    if not segments.complete:
-        with _progress_bar('enhance', len(timeline.times), progress) as advance:
-            _enhance_segments(source, enhancer, segments, timeline, advance)
-    joined = osp.join(segments.folder, 'joined' + osp.splitext(output)[1])
-    join(source, segments, joined, copies, timeline.base)
+    with decodable(source) as video:
+        info = inspect(video, skip_damaged)
+        copies, lines = plan_copies(video, output, codec)
+        for line in info.notes + lines:
+            say(line)
+        settings = {
+            'input': file_sha256(source), 'weights': enhancer.fingerprint(), 'mode': enhancer.mode,
+            'precision': enhancer.precision, 'device': enhancer.device.type, 'strength': strength, 'codec': codec,
+            'crf': crf, 'smoothing': smoothing, 'segment': segment, 'self_ensemble': enhancer.self_ensemble,
+            'denoise': enhancer.denoise,
+        }
+        segments = Segments(output, settings, overwrite, say)
+        timeline = _timeline(video, segments, skip_damaged, info.packets, progress)
+        if not segments.complete:
+            with _progress_bar('enhance', len(timeline.times), progress) as advance:
+                _enhance_segments(video, enhancer, segments, timeline, skip_damaged, advance)
+        joined = osp.join(segments.folder, 'joined' + osp.splitext(output)[1])
+        join(video, segments, joined, copies, timeline.base)
     os.replace(joined, output)
     segments.remove()
     return segments.frames
 
 
-def _timeline(source: str, segments: Segments, packets: int, progress: bool) -> Timeline:
+def _timeline(source: str, segments: Segments, skip_damaged: bool, packets: int, progress: bool) -> Timeline:
     """All frames are decoded before the first is enhanced: fades are known then, and so is all damage."""
     found = segments.read_json('timeline.json')
     if found is not None:
         return Timeline(**found)
-    with open_video(source) as container, _progress_bar('read', packets, progress) as advance:
-        timeline = read_timeline(decoded_frames(container, source, segments.settings['skip_damaged']), advance)
+    try:
+        with open_video(source) as container, _progress_bar('read', packets, progress) as advance:
+            timeline = read_timeline(decoded_frames(container, source, skip_damaged), advance)
+    except ValueError:
+        segments.remove()
+        raise
     segments.write_json('timeline.json', asdict(timeline))
     return timeline
 
@@ -106,7 +111,7 @@ def check_paths(source: str, output: str, overwrite: bool) -> None:
         raise ValueError(f'{source}: is empty')
 
 
-def _enhance_segments(source: str, enhancer: Enhancer, segments: Segments, timeline: Timeline,
+def _enhance_segments(source: str, enhancer: Enhancer, segments: Segments, timeline: Timeline, skip_damaged: bool,
                       advance: Callable[[int], None]) -> None:
     settings, skip = segments.settings, segments.frames
     smoother = TemporalSmoother(settings['smoothing'], keeps_white(enhancer))
@@ -117,7 +122,7 @@ def _enhance_segments(source: str, enhancer: Enhancer, segments: Segments, timel
     with open_video(source) as container:
         stream = video_stream(container)
         # Decoded again rather than sought: every decoder is exact in that.
-        frames = itertools.islice(decoded_frames(container, source, settings['skip_damaged']), skip, None)
+        frames = itertools.islice(decoded_frames(container, source, skip_damaged), skip, None)
         try:
             for share, frame in zip(timeline.fades()[skip:], frames):
                 if writer is None:

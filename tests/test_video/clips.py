@@ -75,6 +75,26 @@ def write_pictures(path, pictures, rate=12, codec='libx264', options=None, pix_f
     return str(path)
 
 
+def remux(source, path, change, **container):
+    """Copy of a video; ``change(packet, i)``, with i counting the stream's packets, gives a packet, bytes or None."""
+    with av.open(source) as one, av.open(f'file:{path}', 'w', **container) as out:
+        targets, counts = [out.add_stream_from_template(stream) for stream in one.streams], [0] * len(one.streams)
+        for packet in one.demux():
+            if packet.dts is None:
+                continue
+            stream, times = packet.stream, (packet.pts, packet.dts, packet.duration, packet.time_base)
+            changed = change(packet, counts[stream.index])
+            counts[stream.index] += 1
+            if isinstance(changed, bytes):
+                changed = av.Packet(changed)
+                changed.pts, changed.dts, changed.duration, changed.time_base = times
+                changed.is_keyframe = packet.is_keyframe
+            if changed is not None:
+                changed.stream = targets[stream.index]
+                out.mux(changed)
+    return str(path)
+
+
 def light(path):
     """Mean luminance of each frame, from 0 to 255."""
     return np.array([(picture @ LUMA).mean() for _, picture in frames(path)])

@@ -48,3 +48,31 @@ def test_segments_do_not_show(tmp_path):
     for name, segment in (('one.mkv', 100), ('many.mkv', 4)):
         enhance_video(source, str(tmp_path / name), toy_enhancer(), codec='ffv1', segment=segment)
     assert same(frames(tmp_path / 'one.mkv'), frames(tmp_path / 'many.mkv'))
+
+
+def begun_by_an_older_version(output):
+    """Folder as version 0.1 left it."""
+    os.mkdir(output + '.parts')
+    with open(output + '.parts/manifest.json', 'w') as f:
+        json.dump({'settings': {'input': 'a', 'strength': 1.0}, 'mode': 'direct', 'base': 0, 'complete': False,
+                   'segments': [{'frames': 7, 'hash': 'b', 'duration': 1, 'smoother': {}}]}, f)
+    with open(output + '.parts/00000.nut', 'wb') as f:
+        f.write(b'old')
+
+
+def test_segments_of_an_older_version_begin_anew_with_a_line(tmp_path):
+    source, output, lines = write_clip(tmp_path / 'dark.mp4', seconds=0.5), str(tmp_path / 'out.mp4'), []
+    begun_by_an_older_version(output)
+    assert enhance_video(source, output, toy_enhancer(), say=lines.append) == 6
+    assert lines == [f'{output}.parts: was begun by another version of this program; it begins anew']
+    assert sorted(os.listdir(tmp_path)) == ['dark.mp4', 'out.mp4']
+
+
+@pytest.mark.parametrize('content', ['{', '[]', '{"a": 1}', 'null'])
+def test_folders_of_others_are_left_alone(tmp_path, content):
+    source, output = write_clip(tmp_path / 'dark.mp4', seconds=0.5), str(tmp_path / 'out.mp4')
+    os.mkdir(output + '.parts')
+    (tmp_path / 'out.mp4.parts' / 'manifest.json').write_text(content)
+    with pytest.raises(ValueError, match='is in the way, and no folder of an interrupted run'):
+        enhance_video(source, output, toy_enhancer(), overwrite=True)
+    assert (tmp_path / 'out.mp4.parts' / 'manifest.json').read_text() == content
