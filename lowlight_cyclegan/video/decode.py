@@ -1,11 +1,9 @@
 """Reading videos: what a file holds, its frames in order, and their colours."""
 import av
 import contextlib
-import numpy as np
 import tempfile
 from av.container import InputContainer
 from av.stream import Disposition, Stream
-from av.video.reformatter import Interpolation
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -215,14 +213,6 @@ def colour_matrix(frame: av.VideoFrame) -> int:
 def colour_range(frame: av.VideoFrame) -> int:
     """2 for full range, 1 for the limited range of video."""
     return 2 if int(frame.color_range) == 2 else 1
-
-
-def to_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """Pixels of a frame: (h, w, 3) uint8."""
-    rgb = frame.reformat(
-        format='rgb24', src_colorspace=colour_matrix(frame), src_color_range=colour_range(frame),
-        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT)
-    return rgb.to_ndarray()
 
 
 def tag_colours(context: av.VideoCodecContext, frame: av.VideoFrame) -> None:

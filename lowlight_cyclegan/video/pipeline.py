@@ -4,21 +4,27 @@ import contextlib
 import itertools
 import math
 import os
-import torch
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from os import path as osp
+from torch import Tensor
+from typing import Any
 
 from lowlight_cyclegan.enhance.enhancer import Enhancer
+from lowlight_cyclegan.enhance.guided import SIZE
 from lowlight_cyclegan.files import file_sha256
 from .codecs import check_crf, default_codec
-from .decode import decodable, decoded_frames, inspect, open_video, to_rgb, video_stream
+from .decode import decodable, decoded_frames, inspect, open_video, video_stream
+from .frames import enhance_frame, enhance_frame_guided
 from .mux import join, plan_copies
-from .segments import SegmentWriter, Segments
+from .segments import SegmentWriter, Segments, pixel_format
 from .smoother import TemporalSmoother, keeps_white
 from .timeline import Timeline, read_timeline
 
 SEGMENT = 120
+AHEAD = 4  # frames between one thread and the next
 
 
 def enhance_video(source: str, output: str, enhancer: Enhancer, strength: float = 1.0, codec: str | None = None,
@@ -113,39 +119,77 @@ def check_paths(source: str, output: str, overwrite: bool) -> None:
 
 def _enhance_segments(source: str, enhancer: Enhancer, segments: Segments, timeline: Timeline, skip_damaged: bool,
                       advance: Callable[[int], None]) -> None:
+    """Decode ahead in one thread, enhance in this one, encode in another: each of them leaves the others running."""
     settings, skip = segments.settings, segments.frames
     smoother = TemporalSmoother(settings['smoothing'], keeps_white(enhancer))
     if (state := segments.last_state()) is not None:
         smoother.load_state_dict(state)
     advance(skip)
     writer = None
-    with open_video(source) as container:
+    with open_video(source) as container, ThreadPoolExecutor(1) as encoder:
         stream = video_stream(container)
         # Decoded again rather than sought: every decoder is exact in that.
         frames = itertools.islice(decoded_frames(container, source, skip_damaged), skip, None)
+        written: deque[Future] = deque()
+
+        def finish() -> None:
+            while written:
+                written.popleft().result()
+            writer.finish()
+            segments.add(writer.frames, writer.duration, smoother.state_dict())
+
         try:
-            for share, frame in zip(timeline.fades()[skip:], frames):
+            for i, (share, frame) in enumerate(zip(timeline.fades()[skip:], _ahead(frames)), 1):
                 if writer is None:
                     writer = SegmentWriter(segments.unfinished, stream, frame, settings['codec'], settings['crf'])
-                x = torch.from_numpy(to_rgb(frame)).to(enhancer.device).permute(2, 0, 1)[None].float() / 255
-                result = smoother.enhance(enhancer, x, float(frame.pts * frame.time_base), settings['strength'],
-                                          segments.mode, share)
-                segments.mode = segments.mode or result.mode
-                pixels = (result.image[0] * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
-                writer.write(pixels, frame, frame.pts - timeline.base)
+                enhanced = _enhance_frame(frame, enhancer, smoother, settings, share)
+                written.append(encoder.submit(writer.write, enhanced, frame, frame.pts - timeline.base))
+                if len(written) > AHEAD:
+                    written.popleft().result()
                 advance(1)
-                if writer.frames == settings['segment']:
-                    writer.finish()
-                    segments.add(writer.frames, writer.duration, smoother.state_dict())
+                if i % settings['segment'] == 0:
+                    finish()
                     writer = None
             if writer is not None:
-                writer.finish()
-                segments.add(writer.frames, writer.duration, smoother.state_dict())
+                finish()
+                writer = None
         finally:
+            encoder.shutdown(cancel_futures=True)
             if writer is not None:
                 writer.close()
     segments.complete = True
     segments.save()
+
+
+def _enhance_frame(frame: av.VideoFrame, enhancer: Enhancer, smoother: TemporalSmoother, settings: dict[str, Any],
+                   share: float) -> av.VideoFrame:
+    mode, longer = settings['mode'], max(frame.width, frame.height)
+    if mode == 'auto':
+        mode = 'guided' if longer > SIZE else 'direct'
+    # The denoising afterwards is for the full size.
+    reduced = mode == 'guided' and longer > SIZE and not enhancer.denoise
+
+    def enhance(x: Tensor) -> Tensor:
+        return smoother.enhance(enhancer, x.to(enhancer.device), float(frame.pts * frame.time_base),
+                                settings['strength'], 'direct' if reduced else mode, share).image
+
+    run = enhance_frame_guided if reduced else enhance_frame
+    return run(frame, pixel_format(frame, settings['codec']), enhance)
+
+
+def _ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """The same items, made in another thread while the last ones are used."""
+    with ThreadPoolExecutor(1) as worker:
+        made: deque[Future] = deque()
+        try:
+            while True:
+                while len(made) < AHEAD:
+                    made.append(worker.submit(next, items, None))
+                if (item := made.popleft().result()) is None:
+                    return
+                yield item
+        finally:
+            worker.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager

@@ -6,10 +6,8 @@ segments hold no frame that refers to a later one (no B-frames): one after the o
 """
 import av
 import json
-import numpy as np
 import os
 import shutil
-from av.video.reformatter import Interpolation
 from collections.abc import Callable
 from fractions import Fraction
 from os import path as osp
@@ -17,7 +15,7 @@ from typing import Any
 
 from lowlight_cyclegan.files import atomic_write, file_sha256, temporary_prefix
 from .codecs import CODECS
-from .decode import colour_matrix, colour_range, frame_step, tag_colours
+from .decode import frame_step, tag_colours
 
 MANIFEST = 'manifest.json'
 VERSION = 2  # of the folder's layout, and of what the frames depend on besides the settings
@@ -38,7 +36,6 @@ class Segments:
 
     def __init__(self, output: str, settings: dict[str, Any], overwrite: bool, say: Callable[[str], None]) -> None:
         self.folder, self.settings = output + '.parts', settings
-        self.mode: str | None = None  # in which the frames are enhanced, 'auto' resolved
         self.complete = False
         self.entries: list[dict[str, Any]] = []
         if not osp.isdir(self.folder):
@@ -66,7 +63,7 @@ class Segments:
             self.remove()
             os.mkdir(self.folder)
             return
-        self.mode, self.complete = found['mode'], found['complete']
+        self.complete = found['complete']
         for i, entry in enumerate(found['segments']):
             # Segments from the first one on that is not as it was written are made again.
             if not osp.isfile(self.path(i)) or file_sha256(self.path(i)) != entry['hash']:
@@ -90,8 +87,8 @@ class Segments:
 
     def save(self) -> None:
         """Write the manifest."""
-        self.write_json(MANIFEST, {'version': VERSION, 'settings': self.settings, 'mode': self.mode,
-                                   'complete': self.complete, 'segments': self.entries})
+        self.write_json(MANIFEST, {'version': VERSION, 'settings': self.settings, 'complete': self.complete,
+                                   'segments': self.entries})
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a file of the folder."""
@@ -130,6 +127,11 @@ class Segments:
         shutil.rmtree(self.folder)
 
 
+def pixel_format(frame: av.VideoFrame, codec: str) -> str:
+    """Of the encoder's frames: 4:2:0 as every player takes it, where size and codec allow."""
+    return 'yuv444p' if frame.width % 2 or frame.height % 2 or codec == 'ffv1' else 'yuv420p'
+
+
 def _state_name(i: int) -> str:
     return f'{i:05d}.json'
 
@@ -150,9 +152,7 @@ class SegmentWriter:
         self.container = av.open('file:' + path, 'w', format='nut')
         self.stream = self.container.add_stream(encoder, rate=stream.average_rate or Fraction(25))
         context = self.stream.codec_context
-        odd = frame.width % 2 or frame.height % 2
-        self.format = 'yuv444p' if odd or codec == 'ffv1' else 'yuv420p'
-        context.width, context.height, context.pix_fmt = frame.width, frame.height, self.format
+        context.width, context.height, context.pix_fmt = frame.width, frame.height, pixel_format(frame, codec)
         context.time_base = self.stream.time_base = stream.time_base
         if stream.sample_aspect_ratio:
             context.sample_aspect_ratio = stream.sample_aspect_ratio
@@ -164,11 +164,8 @@ class SegmentWriter:
         self.frames, self.duration = 0, 0  # written; of the last one, in ticks
         self.step = frame_step(stream)
 
-    def write(self, pixels: np.ndarray, like: av.VideoFrame, pts: int) -> None:
-        """Encode (h, w, 3) uint8 RGB at a time in ticks, with the colours and the duration of an input frame."""
-        frame = av.VideoFrame.from_ndarray(pixels, format='rgb24').reformat(
-            format=self.format, dst_colorspace=colour_matrix(like), dst_color_range=colour_range(like),
-            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND)
+    def write(self, frame: av.VideoFrame, like: av.VideoFrame, pts: int) -> None:
+        """Encode a frame in this writer's format at a time in ticks, with the duration of an input frame."""
         frame.pts, frame.time_base = pts, like.time_base
         self.container.mux(self.stream.encode(frame))
         self.frames, self.duration = self.frames + 1, like.duration or self.step
