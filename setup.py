@@ -39,7 +39,9 @@ setup(
         'pyyaml',
         'matplotlib',
         'rich',
-        'pillow>=10.1',
+        'pillow>=11.3',  # the first with AVIF
+        'simplejpeg',
+        'tifffile',
         'safetensors',
         'huggingface_hub',
         'psutil',

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from lowlight_cyclegan.photos.pipeline import enhance_photos
+    from lowlight_cyclegan.photos.batch import enhance_photos
     try:
         report = enhance_photos(
             args.input, args.output, args.suffix, args.format, args.quality, args.overwrite,

@@ -1,14 +1,15 @@
 """Which files are photos, what a photo is in memory, and the error that names a file that cannot be one."""
 from __future__ import annotations
 
+import mimetypes
 import numpy as np
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 __all__ = [
-    'FORMATS', 'HEIF', 'MAX_PIXELS', 'QUALITY', 'RAW', 'SUFFIXES', 'WRITTEN', 'ImageError', 'Photo', 'default_suffix',
-    'fitting_profile', 'shown'
+    'FORMATS', 'MAX_PIXELS', 'OPAQUE', 'QUALITY', 'RAW', 'SUFFIXES', 'WRITTEN', 'ImageError', 'Photo', 'default_suffix',
+    'fitting_profile', 'is_other_picture', 'is_transparent', 'shown'
 ]
 
 MAX_PIXELS = 200_000_000  # the largest cameras of phones have 16320x12240
@@ -22,7 +23,13 @@ WRITTEN = {
 HEIF = ('.heic', '.heif', '.hif')
 RAW = ('.3fr', '.arw', '.cr2', '.cr3', '.crw', '.dng', '.erf', '.iiq', '.kdc', '.mef', '.mos', '.mrw', '.nef', '.nrw',
        '.orf', '.pef', '.raf', '.raw', '.rw2', '.rwl', '.sr2', '.srf', '.srw', '.x3f')
-SUFFIXES = {*WRITTEN, '.gif', *HEIF, *RAW}  # taken for photos in a folder
+OPAQUE = ('JPEG', 'BMP')  # hold no transparency
+LOSSY = (*HEIF, *RAW, '.avif', '.mpo')  # that become JPEG
+SUFFIXES = {*WRITTEN, *LOSSY, '.gif', '.apng', '.dib', '.jp2', '.j2k', '.j2c', '.jpc', '.jpf', '.jpx', '.pbm', '.pgm',
+            '.ppm', '.pnm', '.qoi'}  # taken for photos in a folder
+# Pictures that are not read, whose suffix mimetypes does not know as such
+OTHERS = {'.jxl', '.exr', '.hdr', '.dds', '.xcf', '.pfm', '.jxr', '.wdp', '.hdp', '.bpg', '.flif', '.fits', '.fit',
+          '.dcm', '.psd', '.psb', '.tga', '.pcx', '.sgi', '.eps', '.ai', '.kra', '.svg', '.jxs'}
 
 
 class ImageError(ValueError):
@@ -45,16 +52,20 @@ class Photo:
     Attributes:
         pixels: uint8 or uint16, upright, (h, w) gray, (h, w, 2) gray with alpha, (h, w, 3) RGB or (h, w, 4) RGB with
             alpha, which is not premultiplied.
-        format: Of the file: a value of ``FORMATS``, 'GIF', 'HEIF' or 'RAW'.
+        format: Of the file: a value of ``FORMATS``, 'GIF', 'HEIF', 'AVIF', 'JPEG2000', 'PPM', 'QOI' or 'RAW'.
         exif: EXIF data as a TIFF structure, orientation 1, without thumbnail. May be empty.
         icc: ICC profile of the pixels. Empty means sRGB.
         dpi: Resolution, horizontal and vertical.
+        chunks: Of a PNG that say how its pixels are shown (name and content); ``icc`` says the same.
+        note: What the user should know of how it was read, in a line.
     """
     pixels: np.ndarray
     format: str = 'PNG'
     exif: bytes = b''
     icc: bytes = b''
     dpi: tuple[float, float] | None = None
+    chunks: tuple[tuple[bytes, bytes], ...] = ()
+    note: str = ''
 
     def with_pixels(self, pixels: np.ndarray) -> Photo:
         """The same photo, with other pixels."""
@@ -72,12 +83,27 @@ def shown(path: str | os.PathLike) -> str:
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 
-def default_suffix(path: str | os.PathLike) -> str:
-    """Suffix of the file that a photo becomes: its own if that is written, JPEG for HEIC and RAW, else PNG."""
+def default_suffix(path: str | os.PathLike, photo: Photo | None = None) -> str:
+    """Suffix of the file that a photo becomes: its own if that is written, JPEG for HEIC, AVIF and RAW, else PNG; and
+    PNG where the photo is transparent and that format is not (a PNG that is named .jpg, say)."""
     suffix = Path(path).suffix
-    if suffix.lower() in WRITTEN:
-        return suffix
-    return '.jpg' if suffix.lower() in HEIF + RAW else '.png'
+    if suffix.lower() not in WRITTEN:
+        suffix = '.jpg' if suffix.lower() in LOSSY else '.png'
+    opaque = WRITTEN[suffix.lower()] in OPAQUE
+    return '.png' if opaque and photo is not None and is_transparent(photo.pixels) else suffix
+
+
+def is_transparent(pixels: np.ndarray) -> bool:
+    """True if pixels of a :class:`Photo` have alpha, and it is not full everywhere."""
+    alpha = pixels[..., -1] if pixels.ndim == 3 and pixels.shape[2] in (2, 4) else None
+    return alpha is not None and bool(alpha.min() < np.iinfo(pixels.dtype).max)
+
+
+def is_other_picture(path: str | os.PathLike) -> bool:
+    """True if a file is a picture by its suffix, of a kind that is not read."""
+    suffix = Path(path).suffix.lower()
+    kind = mimetypes.guess_type(f'a{suffix}')[0] or ''
+    return suffix not in SUFFIXES and (suffix in OTHERS or kind.startswith('image/'))
 
 
 def fitting_profile(icc: bytes, pixels: np.ndarray) -> bytes:

@@ -12,7 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from lowlight_cyclegan.files import temporary_prefix
-from .formats import ImageError
+from lowlight_cyclegan.messages import warn
+from .formats import ImageError, shown
 
 __all__ = ['Journal', 'Settings', 'is_journal', 'remove_leftovers']
 
@@ -54,6 +55,9 @@ class Journal:
 
     Raises:
         ImageError: If the folder cannot be written, or another run is writing there.
+
+    Attributes:
+        locked: False where the file system knows no locks, as some network shares.
     """
 
     def __init__(self, root: str | os.PathLike, part: str = '') -> None:
@@ -63,7 +67,7 @@ class Journal:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-            self._claim()
+            self.locked = self._claim()
             for path in sorted(self.root.iterdir()):
                 if is_journal(path.name):
                     self._read(path)
@@ -73,16 +77,20 @@ class Journal:
         except OSError as error:
             raise ImageError(self.path, f'cannot be written ({error.strerror or error})') from error
 
-    def _claim(self) -> None:
+    def _claim(self) -> bool:
         try:
             import fcntl
         except ImportError:  # not on Windows
-            return
+            return False
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._file)
             raise ImageError(self.root, 'another run is writing there') from error
+        except OSError as error:  # NFS and SMB without a lock server
+            warn(f'{shown(self.root)}: cannot be locked ({error.strerror or error}); let no other run write there')
+            return False
+        return True
 
     def _read(self, path: Path) -> None:
         for line in path.read_bytes().splitlines():

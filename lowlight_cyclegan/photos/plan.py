@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .formats import FORMATS, SUFFIXES, WRITTEN, default_suffix, shown
+from .formats import FORMATS, OPAQUE, SUFFIXES, WRITTEN, default_suffix, is_other_picture, shown
 from .journal import is_journal
 
 __all__ = ['Job', 'find_photos', 'plan']
@@ -24,15 +24,20 @@ class Job:
         target: Where it goes.
         root: Output folder, with the journal, that the target lies in; None for single files.
         problem: Why it cannot be done, where that is known before.
+        transparent_target: Where it goes if it turns out to be transparent, which the target's format does not hold.
+        left_out: It is a picture of a kind that is not read: the report names it.
     """
     source: Path
     target: Path
     root: Path | None = None
     problem: str = ''
+    transparent_target: Path | None = None
+    left_out: bool = False
 
 
 def find_photos(folder: str | os.PathLike, excluded: str | os.PathLike | None = None) -> list[tuple[Path, str]]:
-    """Photos in a folder and below, by their suffixes; hidden ones are left out.
+    """Photos, and pictures of kinds that are not read, in a folder and below, by their suffixes; hidden ones are left
+    out.
 
     Links to folders are followed, and each folder is looked through once, so that loops of links end. Output folders of
     earlier runs are left out.
@@ -67,7 +72,7 @@ def find_photos(folder: str | os.PathLike, excluded: str | os.PathLike | None = 
             if os.path.isdir(path):
                 # after all others, so that a folder is found under its own name
                 (links if entry.is_symlink() else folders).append(path)
-            elif path.suffix.lower() in SUFFIXES:
+            elif path.suffix.lower() in SUFFIXES or is_other_picture(path):
                 found.append((path, ''))
     return sorted(found)
 
@@ -94,6 +99,8 @@ def plan(inputs: Iterable[str], output: str | None = None, suffix: str | None = 
     """
     paths = [Path(path) for path in inputs]
     folders = [path for path in paths if path.is_dir()]
+    if output == '-':
+        raise ValueError('--output -: photos are not written to standard output; ./- is a folder of that name')
     if output and len(paths) == 1 and not folders and _names_a_photo(output, format):
         return _without_clashes([Job(paths[0], Path(output))])
     if output and os.path.lexists(output) and not Path(output).is_dir():
@@ -106,9 +113,12 @@ def plan(inputs: Iterable[str], output: str | None = None, suffix: str | None = 
             added = (SUFFIX if suffix is None else suffix) if not output else suffix or ''
             folder = Path(output) if output else path.parent
             jobs.append(Job(path, folder / _renamed(path, added, format), Path(output) if output and folders else None))
+    left_out = [job for job in jobs if job.left_out]
+    jobs = _without_clashes([job for job in jobs if not job.left_out])
     if not jobs:
-        raise ValueError(f'{", ".join(map(shown, paths))}: no photos there ({" ".join(sorted(SUFFIXES))})')
-    return _without_clashes(jobs)
+        others = f'; {len(left_out)} pictures of other kinds, {shown(left_out[0].source)} first' if left_out else ''
+        raise ValueError(f'{", ".join(map(shown, paths))}: no photos there ({" ".join(sorted(SUFFIXES))}){others}')
+    return (jobs if format else _with_transparent_targets(jobs)) + left_out
 
 
 def _names_a_photo(output: str, format: str | None) -> bool:
@@ -137,7 +147,8 @@ def _plan_folder(path: Path, output: str | None, suffix: str | None, format: str
         raise ValueError(f'{shown(path)}: is the folder of the inputs; give another one with --output')
     added = output and suffix or ''  # beside the input, it is the folder that has the suffix
     return [
-        Job(source, base / source.relative_to(path).parent / _renamed(source, added, format), root, problem)
+        Job(source, base / source.relative_to(path).parent / _renamed(source, added, format), root, problem,
+            left_out=not problem and is_other_picture(source))
         for source, problem in find_photos(path, excluded=root)
     ]
 
@@ -168,5 +179,21 @@ def _without_clashes(jobs: list[Job]) -> list[Job]:
         elif target in taken:
             job = replace(job, problem=job.problem or f'{shown(job.target)} is the output of another input')
         taken.add(target)
+        result.append(job)
+    return result
+
+
+def _with_transparent_targets(jobs: list[Job]) -> list[Job]:
+    """Give each job whose target is of a format without transparency another, a PNG, that is nobody's else."""
+    taken = {os.path.abspath(job.target) for job in jobs} | {os.path.realpath(job.source) for job in jobs}
+    result = []
+    for job in jobs:
+        if WRITTEN.get(job.target.suffix.lower()) in OPAQUE:
+            for stem in (job.target.stem, f'{job.target.stem}_{job.source.suffix[1:]}'):
+                path = job.target.with_name(f'{stem}.png')
+                if not {os.path.abspath(path), os.path.realpath(path)} & taken:
+                    taken.add(os.path.abspath(path))
+                    job = replace(job, transparent_target=path)
+                    break
         result.append(job)
     return result

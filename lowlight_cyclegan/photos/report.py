@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,10 @@ __all__ = ['Entry', 'Report', 'Screen']
 REPORT = 'enhance_report'  # name in an output folder, without rank and extension
 INTERRUPTED = 130  # exit code, 128 + SIGINT as in shells
 
-# One photo's result: input, output, result ('ok', 'skipped', 'failed' or 'pending'), reason, seconds, mode, size.
+ANEW = 'made anew: the photo, the settings, the weights or the version changed'  # reason of an entry
+
+# One photo's result: input, output, result ('ok', 'skipped', 'failed', 'left out' or 'pending'), reason, seconds, mode,
+# size.
 Entry = dict[str, Any]
 
 
@@ -32,6 +34,7 @@ class Report:
 
     Attributes:
         roots: The output folders.
+        entries: The results that have arrived.
         interrupted: Set if the run did not come to its end.
     """
 
@@ -39,29 +42,22 @@ class Report:
         self.jobs, self.roots = jobs, sorted({job.root for job in jobs if job.root})
         self.interrupted = False
         self._part = part
-        self._entries: dict[tuple[str, str], Entry] = {}
+        self.entries: dict[Job, Entry] = {}
 
-    def add(self, entries: Iterable[Entry]) -> None:
+    def add(self, entries: dict[Job, Entry]) -> None:
         """Take results."""
-        for entry in entries:
-            self._entries[entry['input'], entry['output']] = entry
-
-    @property
-    def entries(self) -> list[Entry]:
-        """The results that have arrived."""
-        return list(self._entries.values())
+        self.entries.update(entries)
 
     @property
     def exit_code(self) -> int:
         """0, 1 if a photo failed, 130 if the run was interrupted."""
-        return INTERRUPTED if self.interrupted else int(any(entry['result'] == 'failed' for entry in self.entries))
+        failed = any(entry['result'] == 'failed' for entry in self.entries.values())
+        return INTERRUPTED if self.interrupted else int(failed)
 
     def summary(self, root: Path | None = None) -> dict[str, Any]:
         """Counts, and an entry for each job (of a root); 'pending' is the result of those that were not reached."""
-        photos = [
-            self._entries.get((str(job.source), str(job.target)),
-                              dict(input=str(job.source), output=str(job.target), result='pending'))
-            for job in self.jobs if root is None or job.root == root]
+        jobs = [job for job in self.jobs if root is None or job.root == root]
+        photos = [self.entries.get(job) or _without_result(job) for job in jobs]
         return dict(counts=Counter(photo['result'] for photo in photos), photos=photos)
 
     def path(self, root: Path) -> Path:
@@ -75,6 +71,12 @@ class Report:
                 write_bytes(self.path(root), json.dumps(self.summary(root), indent=1).encode())
             except ImageError as error:
                 print(error, file=sys.stderr)
+
+
+def _without_result(job: Job) -> Entry:
+    if job.left_out:
+        return dict(input=str(job.source), output=None, result='left out', reason=f'{job.source.suffix} is not read')
+    return dict(input=str(job.source), output=str(job.target), result='pending')
 
 
 class Screen:
@@ -111,7 +113,9 @@ class Screen:
         self._bar.advance(self._task)
         if entry['result'] == 'failed':
             self._bar.console.print(f'{shown(entry["input"])}: {entry["reason"]}', markup=False, highlight=False)
-        elif self._lines:
+        elif entry['reason'] not in (None, ANEW, 'finished before'):
+            self._bar.console.print(f'{shown(entry["input"])}: {entry["reason"]}', markup=False, highlight=False)
+        if entry['result'] == 'ok' and self._lines:
             width, height = entry['size']
             print(f'{shown(entry["output"])}: {width}x{height}, {entry["mode"] or "unchanged"}, '
                   f'{entry["seconds"]:.2f} s', flush=True)
@@ -125,10 +129,22 @@ class Screen:
         summary = report.summary()
         counts = summary['counts']
         if report.interrupted:
-            print(f'Interrupted: {counts["ok"] + counts["skipped"]} of {len(report.jobs)} photos are finished and stay'
+            total = len(report.jobs) - counts['left out']
+            print(f'Interrupted: {counts["ok"] + counts["skipped"]} of {total} photos are finished and stay'
                   f'{"; the same command continues" if report.roots else ""}.', file=sys.stderr)
         elif self._json:
             print(json.dumps(summary))
         elif report.roots:
-            print(f'{counts["ok"]} enhanced, {counts["skipped"]} finished before, {counts["failed"]} failed; report: '
-                  f'{", ".join(shown(report.path(root)) for root in report.roots)}')
+            print(f'{_sentence(summary)}; report: {", ".join(shown(report.path(root)) for root in report.roots)}')
+
+
+def _sentence(summary: dict[str, Any]) -> str:
+    counts, photos = summary['counts'], summary['photos']
+    parts = [f'{counts["ok"]} enhanced', f'{counts["skipped"]} finished before', f'{counts["failed"]} failed']
+    anew = sum(photo.get('reason') == ANEW for photo in photos)
+    if anew:
+        parts[0] += f' ({anew} {ANEW})'
+    if counts['left out']:
+        kinds = sorted({Path(photo['input']).suffix for photo in photos if photo['result'] == 'left out'})
+        parts.append(f'{counts["left out"]} left out, of kinds that are not read ({" ".join(kinds)})')
+    return ', '.join(parts)

@@ -12,7 +12,8 @@ from typing import Any
 
 from lowlight_cyclegan.files import atomic_write
 from .exif import tiff_directory
-from .formats import FORMATS, QUALITY, WRITTEN, ImageError, Photo, fitting_profile
+from .formats import FORMATS, OPAQUE, QUALITY, WRITTEN, ImageError, Photo, fitting_profile, is_transparent
+from .png import encode_16_bit, kept_chunks
 
 __all__ = ['encode_image', 'write_bytes', 'write_image']
 
@@ -62,8 +63,8 @@ def encode_image(
     if kind is None:
         raise ImageError(name, f'is no name or format to write ({", ".join(FORMATS)})')
     pixels = photo.pixels
-    if pixels.ndim == 3 and pixels.shape[2] in (2, 4) and kind in ('JPEG', 'BMP'):
-        if pixels[..., -1].min() < np.iinfo(pixels.dtype).max:
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4) and kind in OPAQUE:
+        if is_transparent(pixels):
             raise ImageError(name, f'{kind} holds no transparency, which the photo has: write PNG, WebP or TIFF')
         pixels = pixels[..., :-1].squeeze(-1) if pixels.shape[2] == 2 else pixels[..., :3]
     if kind not in ('PNG', 'TIFF') and pixels.dtype == np.uint16:
@@ -77,7 +78,7 @@ def encode_image(
         if kind == 'TIFF':
             return _encode_tiff(photo)
         if pixels.dtype == np.uint16:
-            return _encode_16_bit_png(photo)
+            return encode_16_bit(photo)
         return _encode_with_pillow(photo, kind, quality or QUALITY)
     except MemoryError as error:
         raise ImageError(name, 'does not fit into memory') from error
@@ -87,6 +88,7 @@ def encode_image(
 
 def _encode_with_pillow(photo: Photo, kind: str, quality: int) -> bytes:
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
     options: dict[str, Any] = {
         'JPEG': dict(quality=quality, subsampling=0 if quality >= 90 else 2),
         'WEBP': dict(quality=quality, lossless=quality == 100, exact=True),
@@ -98,33 +100,13 @@ def _encode_with_pillow(photo: Photo, kind: str, quality: int) -> bytes:
             options['icc_profile'] = photo.icc
     if photo.dpi and kind != 'WEBP':
         options['dpi'] = photo.dpi
+    if kind == 'PNG' and photo.chunks:
+        options['pnginfo'] = PngInfo()
+        for name, content in kept_chunks(photo):
+            options['pnginfo'].add(name, content)
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(photo.pixels)).save(file, kind, **options)
     return file.getvalue()
-
-
-def _encode_16_bit_png(photo: Photo) -> bytes:
-    """PNG (ISO/IEC 15948) of 16 bits, which Pillow writes for gray alone; rows are filtered by differences upwards."""
-    height, width = photo.pixels.shape[:2]
-    channels = 1 if photo.pixels.ndim == 2 else photo.pixels.shape[2]
-    rows = photo.pixels.astype('>u2').view(np.uint8).reshape(height, -1)
-    filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
-    filtered[:, 0] = 2
-    filtered[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
-    header = struct.pack('>IIBBBBB', width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
-    chunks = [(b'IHDR', header)]
-    if photo.icc:
-        chunks.append((b'iCCP', b'ICC Profile\0\0' + zlib.compress(photo.icc)))
-    if photo.dpi:
-        chunks.append((b'pHYs', struct.pack('>IIB', *(round(dpi / 0.0254) for dpi in photo.dpi), 1)))
-    if photo.exif:
-        chunks.append((b'eXIf', photo.exif))
-    data = zlib.compress(filtered, 6)
-    chunks += [(b'IDAT', data[i:i + 2**30]) for i in range(0, len(data), 2**30)]
-    return b'\x89PNG\r\n\x1a\n' + b''.join(
-        struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(content, zlib.crc32(name)))
-        for name, content in [*chunks, (b'IEND', b'')])
 
 
 def _encode_tiff(photo: Photo) -> bytes:

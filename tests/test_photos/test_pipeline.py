@@ -239,8 +239,8 @@ def test_trouble_with_one_photo(tmp_path, capsys, monkeypatch):
     reasons = {Path(photo['input']).name: photo.get('reason') for photo in report(out)['photos']}
     memory = 'does not fit into memory; --mode guided takes less'
     assert reasons == {'a.png': 'too strange', 'b.png': memory, 'c.png': memory, 'd.png': memory, 'e.png': None,
-                       'f.jpg': 'holds no image of a known kind (JPEG, PNG, WebP, BMP, TIFF, HEIC, camera RAW), or one '
-                       'that is broken or not supported', 'g.jpg': 'is empty'}
+                       'f.jpg': 'holds no image of a known kind (JPEG, PNG, WebP, AVIF, BMP, TIFF, HEIC, JPEG 2000, PPM, '
+                       'camera RAW), or one that is broken or not supported', 'g.jpg': 'is empty'}
     assert report(out)['counts'] == {'failed': 6, 'ok': 1} and sorted(files(out)) == ['e.png']
     assert len(capsys.readouterr().err.splitlines()) == 6
 
