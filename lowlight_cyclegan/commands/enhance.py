@@ -7,7 +7,7 @@ from lowlight_cyclegan.messages import fail, first_line
 from .arguments import number, part_of_name, path, strength
 
 HELP = 'brighten dark photos: files and folders'
-DESCRIPTION = """Brighten dark photos: JPEG, PNG, WebP, BMP, TIFF, HEIC, camera RAW.
+DESCRIPTION = """Brighten dark photos: JPEG, PNG, WebP, AVIF, BMP, TIFF, HEIC, JPEG 2000, PPM, camera RAW.
 
 A file is written beside the input with the suffix. A folder, with its structure, goes to a folder with the suffix, or
 to --output; there, a run that was interrupted continues, and enhance_report.json lists every photo with its result. An
@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-o', '--output', type=path, metavar='PATH', help='folder, or for a single file a file name')
     parser.add_argument('--suffix', type=part_of_name, help='added to names. Default: _enhanced, with --output none')
     parser.add_argument('--format', choices=['jpg', 'png', 'webp', 'bmp', 'tiff'],
-                        help="of the outputs. Default: the input's; JPEG for HEIC and RAW, PNG for GIF")
+                        help="of the outputs. Default: the input's; JPEG for HEIC, AVIF and RAW, PNG for others and "
+                        'where a photo is transparent')
     parser.add_argument('--quality', type=number(1, 100, int), metavar='1-100',
                         help='of JPEG and WebP; 100 is lossless in WebP. Default: 95')
     parser.add_argument('--overwrite', action='store_true', help='replace files that no earlier run wrote')

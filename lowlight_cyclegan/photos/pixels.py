@@ -13,7 +13,9 @@ from .formats import ImageError, Photo, fitting_profile
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ['check_size', 'pixels_of', 'refuse_hdr', 'resolution', 'settled', 'upright']
+__all__ = ['FLOATING_POINT', 'check_size', 'pixels_of', 'refuse_hdr', 'resolution', 'settled', 'upright']
+
+FLOATING_POINT = 'has floating-point pixels, which do not say how bright they are shown: save it with 16 bits'
 
 
 def check_size(size: tuple[int, int], name: str | os.PathLike, max_pixels: int) -> None:
@@ -57,8 +59,7 @@ def pixels_of(image: Image.Image, icc: bytes, name: str | os.PathLike) -> np.nda
         key = image.info.get('transparency')
         return values if key is None else np.dstack([values, np.where(values == key, 0, 65535).astype(np.uint16)])
     if image.mode == 'F':
-        raise ImageError(name, 'has floating-point pixels, which do not say how bright they are shown: save it with 16 '
-                         'bits')
+        raise ImageError(name, FLOATING_POINT)
     if image.mode == 'CMYK':
         return np.asarray(_to_srgb(image, icc) or image.convert('RGB'))
     alpha = image.has_transparency_data

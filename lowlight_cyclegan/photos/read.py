@@ -131,10 +131,10 @@ def _decode_with_pillow(data: bytes, name: str | os.PathLike, max_pixels: int) -
     if kind == 'JPEG' and image.mode in ('L', 'RGB'):
         pixels = _decode_jpeg(data, image, name)
     else:
-        sixteen = _has_16_bit_colour(image)
+        top = _top_of_16_bit_colour(image)
         image.load()
         # Pillow has decoded the whole file as 8 bits: it is known to be sound
-        pixels = _decode_16_bit(data, image) if sixteen else pixels_of(image, icc, name)
+        pixels = _decode_16_bit(data, image, top) if top else pixels_of(image, icc, name)
     with pillow():
         exif, orientation = exif_of(image)
     check_size(pixels.shape[1::-1], name, max_pixels)
@@ -189,16 +189,27 @@ def _decode_jpeg(data: bytes, image: Image.Image, name: str | os.PathLike) -> np
     return pixels[..., 0] if image.mode == 'L' else pixels
 
 
-def _has_16_bit_colour(image: Image.Image) -> bool:
-    """Pillow opens 16-bit gray as such, and 16-bit colour as 8-bit."""
-    return image.format == 'PNG' and image.mode in ('RGB', 'RGBA') and bool(image.tile) and \
-        str(image.tile[0][3]).endswith(';16B')
+def _top_of_16_bit_colour(image: Image.Image) -> int:
+    """The value of white in 16-bit colour, which Pillow opens as 8-bit (gray it opens as such); 0 for other pixels."""
+    if image.mode not in ('RGB', 'RGBA') or not image.tile:
+        return 0
+    arguments = image.tile[0][3]
+    if image.format == 'PNG':
+        return 65535 if str(arguments).endswith(';16B') else 0
+    if image.format == 'PPM' and isinstance(arguments, tuple) and arguments[-1] > 255:
+        return arguments[-1]
+    return 0
 
 
-def _decode_16_bit(data: bytes, image: Image.Image) -> np.ndarray:
+def _decode_16_bit(data: bytes, image: Image.Image, top: int) -> np.ndarray:
     import cv2
-    pixels = cv2.imdecode(np.frombuffer(png.critical_chunks(data), np.uint8), cv2.IMREAD_UNCHANGED)
+    if image.format == 'PNG':
+        data = png.critical_chunks(data)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != image.size[::-1]:
         raise ValueError('16-bit pixels of this kind are not supported')
     pixels = pixels[..., [2, 1, 0, 3][:pixels.shape[2]]]
-    return pixels[..., [0, 3]] if data[25] == 4 else pixels  # gray with alpha
+    if top < 65535:
+        pixels = (pixels * np.uint32(65535) // top).clip(0, 65535).astype(np.uint16)
+    gray_with_alpha = image.format == 'PNG' and data[25] == 4
+    return pixels[..., [0, 3]] if gray_with_alpha else pixels

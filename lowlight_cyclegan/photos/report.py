@@ -13,7 +13,7 @@ from .formats import ImageError, shown
 from .plan import Job
 from .write import write_bytes
 
-__all__ = ['Entry', 'Report', 'Screen']
+__all__ = ['ANEW', 'Entry', 'Report', 'Screen', 'sentence']
 
 REPORT = 'enhance_report'  # name in an output folder, without rank and extension
 INTERRUPTED = 130  # exit code, 128 + SIGINT as in shells
@@ -135,10 +135,11 @@ class Screen:
         elif self._json:
             print(json.dumps(summary))
         elif report.roots:
-            print(f'{_sentence(summary)}; report: {", ".join(shown(report.path(root)) for root in report.roots)}')
+            print(f'{sentence(summary)}; report: {", ".join(shown(report.path(root)) for root in report.roots)}')
 
 
-def _sentence(summary: dict[str, Any]) -> str:
+def sentence(summary: dict[str, Any]) -> str:
+    """How many photos came to which result."""
     counts, photos = summary['counts'], summary['photos']
     parts = [f'{counts["ok"]} enhanced', f'{counts["skipped"]} finished before', f'{counts["failed"]} failed']
     anew = sum(photo.get('reason') == ANEW for photo in photos)

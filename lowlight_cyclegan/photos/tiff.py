@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .exif import exif_of_tiff, pillow
 from .formats import ImageError, Photo
-from .pixels import check_size, pixels_of, resolution, settled, upright
+from .pixels import FLOATING_POINT, check_size, pixels_of, resolution, settled, upright
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = ['decode_raw', 'decode_tiff']
 
 REDUCED = 1  # bit of NewSubfileType, TIFF 6.0: a reduced copy of another page
-COMPRESSIONS = (1, 5, 8, 32773, 32946)  # of more than 8 bits: none, LZW, Deflate twice, PackBits
+BY_TIFFFILE = (1, 8, 32773, 32946)  # compressions: none, Deflate, PackBits, Deflate
+BY_OPENCV = (*BY_TIFFFILE, 5)  # LZW
 ORIENTATION, ICC_PROFILE, EXTRA_SAMPLES, ASSOCIATED_ALPHA = 274, 34675, 338, 1
 logging.getLogger('tifffile').addHandler(logging.NullHandler())  # else its remarks go to standard error
 
@@ -35,32 +36,19 @@ def decode_tiff(data: bytes, name: str | os.PathLike, max_pixels: int) -> Photo:
         try:
             image = Image.open(io.BytesIO(data), formats=('TIFF', ))
         except UnidentifiedImageError:  # kinds of pixels that Pillow does not know
-            pixels, exif = _with_tifffile(data, 0, name, max_pixels), Image.Exif()
+            pixels, exif = _deep(data, 0, name, max_pixels), Image.Exif()
             exif.load(data)
-            icc = exif.get(ICC_PROFILE) or b''
-            return settled(Photo(pixels, 'TIFF', exif_of_tiff(exif), icc), name)
+            return settled(Photo(pixels, 'TIFF', exif_of_tiff(exif), exif.get(ICC_PROFILE) or b''), name)
         page = _main_page(image, name)
         check_size(image.size, name, max_pixels)
         exif_bytes = exif_of_tiff(image.getexif())
-        bits, kinds = image.tag_v2.get(258, (1, )), image.tag_v2.get(339, (1, ))
-        planar, compression = image.tag_v2.get(284, 1) == 2, image.tag_v2.get(259, 1)
-        if 3 in kinds:
-            raise ImageError(name, 'has floating-point pixels, which do not say how bright they are shown: save it '
-                             'with 16 bits')
-        deep = max(bits) > 8 and max(bits) <= 16 and kinds[0] == 1 and image.tag_v2.get(262) in (0, 1, 2)
+        bits = max(image.tag_v2.get(258, (1, )))
+        deep = 8 < bits <= 16 and image.tag_v2.get(262) in (0, 1, 2) and not (bits == 16 and image.mode[0] == 'I')
         image.load()  # shows that the file is sound; applies the orientation
-    icc, dpi = image.info.get('icc_profile') or b'', resolution(image)
-    if not deep or (image.mode.startswith('I') and max(bits) == 16):
-        pixels = pixels_of(image, icc, name)
-    elif planar:
-        pixels = _with_tifffile(data, page, name, max_pixels)
-    elif compression in COMPRESSIONS:
-        pixels = _with_opencv(data, page, image, max(bits))
-    else:
-        raise ImageError(name, f'has {max(bits)}-bit colour compressed by {image.info.get("compression")}, which is '
-                         'not supported (raw, LZW, Deflate and PackBits are)')
+    icc = image.info.get('icc_profile') or b''
+    pixels = _deep(data, page, name, max_pixels) if deep else pixels_of(image, icc, name)
     check_size(pixels.shape[1::-1], name, max_pixels)
-    return settled(Photo(np.ascontiguousarray(pixels), 'TIFF', exif_bytes, icc, dpi), name)
+    return settled(Photo(np.ascontiguousarray(pixels), 'TIFF', exif_bytes, icc, resolution(image)), name)
 
 
 def _main_page(image: Image.Image, name: str | os.PathLike) -> int:
@@ -77,47 +65,53 @@ def _main_page(image: Image.Image, name: str | os.PathLike) -> int:
     return page
 
 
-def _with_opencv(data: bytes, page: int, image: Image.Image, bits: int) -> np.ndarray:
-    """Samples of 10 to 16 bits, one after the other; OpenCV applies the orientation."""
-    import cv2
-    _, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=(page, page + 1))
-    pixels = pages[0] if pages else None
-    if pixels is None or pixels.dtype != np.uint16 or sorted(pixels.shape[:2]) != sorted(image.size):
-        raise ValueError('16-bit pixels of this kind are not supported')
-    if bits < 16:  # OpenCV shifts them to the upper end
-        pixels = ((pixels >> (16 - bits)) * np.uint32(65535) // (2**bits - 1)).astype(np.uint16)
-    if pixels.ndim == 2:
-        return 65535 - pixels if image.tag_v2.get(262) == 0 else pixels
-    pixels = pixels[..., [2, 1, 0, 3][:pixels.shape[2]]]
-    if pixels.shape[2] == 4 and image.tag_v2.get(EXTRA_SAMPLES, (2, ))[0] == ASSOCIATED_ALPHA:
-        pixels = _divide_by_alpha(pixels)
-    return pixels[..., :3] if image.mode == 'RGBX' else pixels
+def _deep(data: bytes, index: int, name: str | os.PathLike, max_pixels: int) -> np.ndarray:
+    """Upright pixels, uint16, of a page with samples of 10 to 16 bits.
 
-
-def _with_tifffile(data: bytes, index: int, name: str | os.PathLike, max_pixels: int) -> np.ndarray:
-    """Samples in planes, and gray with alpha."""
+    Raises:
+        ImageError: If its samples are of another kind.
+    """
     import tifffile
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages[index]
         check_size((page.imagewidth, page.imagelength), name, max_pixels)
-        photometric = getattr(page.photometric, 'name', page.photometric)
-        compression = getattr(page.compression, 'name', page.compression)
-        gray, found = photometric in ('MINISBLACK', 'MINISWHITE'), f'{page.samplesperpixel} x {page.dtype}'
-        if page.dtype != np.uint16 or not (gray and page.samplesperpixel <= 2
-                                           or photometric == 'RGB' and page.samplesperpixel in (3, 4)):
-            raise ImageError(name, f'has pixels of {found} samples ({photometric}), which are not supported: save it '
-                             'as RGB of 8 or 16 bits')
-        if page.compression not in (1, 8, 32773, 32946):
-            raise ImageError(name, f'has pixels of {found} samples compressed by {compression}, which is not '
-                             'supported (raw, Deflate and PackBits are)')
-        pixels = page.asarray()
-        orientation = page.tags.valueof(ORIENTATION, 1)
-        associated = page.extrasamples[:1] == (ASSOCIATED_ALPHA, )
-    if page.planarconfig == 2 and pixels.ndim == 3:
-        pixels = np.moveaxis(pixels, 0, -1)
+        photometric, compression = (getattr(tag, 'name', tag) for tag in (page.photometric, page.compression))
+        samples, bits, dtype, extra = page.samplesperpixel, page.bitspersample, page.dtype, page.extrasamples[:1]
+        if dtype is not None and dtype.kind == 'f':
+            raise ImageError(name, FLOATING_POINT)
+        gray = photometric in ('MINISBLACK', 'MINISWHITE') and samples <= 2
+        if dtype != np.uint16 or not (gray or photometric == 'RGB' and samples in (3, 4)):
+            raise ImageError(name, f'has pixels of {samples} x {dtype} ({photometric}), which are not supported: save '
+                             'it as RGB of 8 or 16 bits')
+        if page.planarconfig == 1 and samples != 2 and page.compression in BY_OPENCV:
+            pixels, orientation = _with_opencv(data, index, bits), 1
+        elif bits == 16 and page.compression in BY_TIFFFILE:
+            pixels, orientation = page.asarray(), page.tags.valueof(ORIENTATION, 1)
+            if page.planarconfig == 2 and pixels.ndim == 3:
+                pixels = np.moveaxis(pixels, 0, -1)
+        else:
+            raise ImageError(name, f'has pixels of {samples} x {bits} bits{" in planes" * (page.planarconfig == 2)}, '
+                             f'compressed by {compression}, which is not supported: save it without compression')
+    pixels = pixels.reshape(*pixels.shape[:2], samples)
     if photometric == 'MINISWHITE':
         pixels[..., 0] = 65535 - pixels[..., 0]
-    return upright(_divide_by_alpha(pixels) if associated else pixels, orientation)
+    if extra == (ASSOCIATED_ALPHA, ):
+        pixels = _divide_by_alpha(pixels)
+    elif extra == (0, ):  # no alpha
+        pixels = pixels[..., :-1]
+    return upright(pixels[..., 0] if pixels.shape[2] == 1 else pixels, orientation)
+
+
+def _with_opencv(data: bytes, index: int, bits: int) -> np.ndarray:
+    """Samples in a row, as uint16; the orientation is applied."""
+    import cv2
+    _, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=(index, index + 1))
+    if not pages or pages[0].dtype != np.uint16:
+        raise ValueError('16-bit pixels of this kind are not supported')
+    pixels = pages[0].reshape(*pages[0].shape[:2], -1)
+    if bits < 16:  # OpenCV shifts them to the upper end
+        pixels = ((pixels >> (16 - bits)) * np.uint32(65535) // (2**bits - 1)).astype(np.uint16)
+    return pixels[..., [2, 1, 0, 3][:pixels.shape[2]] if pixels.shape[2] > 1 else [0]]
 
 
 def _divide_by_alpha(pixels: np.ndarray) -> np.ndarray:

@@ -182,7 +182,7 @@ def test_folder_continues_and_notices_changes(tmp_path, capsys):
     assert enhance(root, '-o', out) == 0
     assert set(results(out).values()) == {'skipped'}
     assert before == {name: (out / name).stat().st_mtime_ns for name in files(out)}
-    assert capsys.readouterr().out.splitlines()[1].startswith('0 enhanced, 3 finished before, 0 failed')
+    assert capsys.readouterr().out.splitlines()[1].startswith('0 enhanced, 3 finished before, 0 failed; report')
 
     write_photos(root, 'a.png', start=99)
     (out / 'd.png').unlink()
@@ -192,6 +192,7 @@ def test_folder_continues_and_notices_changes(tmp_path, capsys):
                     ['--self-ensemble'], ['--denoise', '0.5']):
         assert enhance(root, '-o', out, *changed) == 0
         assert set(results(out).values()) == {'ok'}, changed
+        assert capsys.readouterr().out.splitlines()[-1].startswith('3 enhanced (3 made anew: '), changed
 
 
 def test_an_output_that_was_edited_is_kept(tmp_path, capsys):
@@ -239,8 +240,8 @@ def test_trouble_with_one_photo(tmp_path, capsys, monkeypatch):
     reasons = {Path(photo['input']).name: photo.get('reason') for photo in report(out)['photos']}
     memory = 'does not fit into memory; --mode guided takes less'
     assert reasons == {'a.png': 'too strange', 'b.png': memory, 'c.png': memory, 'd.png': memory, 'e.png': None,
-                       'f.jpg': 'holds no image of a known kind (JPEG, PNG, WebP, AVIF, BMP, TIFF, HEIC, JPEG 2000, PPM, '
-                       'camera RAW), or one that is broken or not supported', 'g.jpg': 'is empty'}
+                       'f.jpg': 'holds no image of a known kind (JPEG, PNG, WebP, AVIF, BMP, TIFF, HEIC, JPEG 2000, '
+                       'PPM, camera RAW), or one that is broken or not supported', 'g.jpg': 'is empty'}
     assert report(out)['counts'] == {'failed': 6, 'ok': 1} and sorted(files(out)) == ['e.png']
     assert len(capsys.readouterr().err.splitlines()) == 6
 
