@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from .formats import ImageError, Photo
@@ -16,7 +17,11 @@ __all__ = ['decode_apart', 'serve']
 
 _idle: list[_Decoder] = []  # that wait for the next photo; append and pop are atomic
 _parents: list[_Decoder] = []  # after a fork
-COMMAND = 'import sys; sys.path[:] = {!r}; from lowlight_cyclegan.photos.apart import serve; serve()'
+COMMAND = """import sys
+sys.path[:] = {!r}
+from lowlight_cyclegan.photos.apart import serve
+from lowlight_cyclegan.photos.read import decode_here
+serve(decode_here)"""
 
 
 class _Decoder:
@@ -26,6 +31,8 @@ class _Decoder:
         self._process = subprocess.Popen(
             [sys.executable, '-c', COMMAND.format(sys.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL)
+        assert self._process.stdin and self._process.stdout
+        self._questions, self._answers = self._process.stdin, self._process.stdout
 
     def decode(self, *arguments: Any) -> tuple[Photo | None, str]:
         """(the photo, '') or (None, the reason why there is none).
@@ -33,13 +40,13 @@ class _Decoder:
         Raises:
             EOFError, OSError, pickle.UnpicklingError: If the process has ended.
         """
-        pickle.dump(arguments, self._process.stdin, pickle.HIGHEST_PROTOCOL)
-        self._process.stdin.flush()
-        return pickle.load(self._process.stdout)
+        pickle.dump(arguments, self._questions, pickle.HIGHEST_PROTOCOL)
+        self._questions.flush()
+        return pickle.load(self._answers)
 
     def end(self) -> None:
         """Let the process go; it ends when nobody can ask it any more."""
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._questions, self._answers):
             try:
                 pipe.close()
             except OSError:  # it ended before
@@ -68,9 +75,8 @@ def decode_apart(data: bytes, name: str | os.PathLike, max_pixels: int) -> Photo
     return photo
 
 
-def serve() -> None:
+def serve(decode: Callable[..., Photo]) -> None:
     """In the other process: decode what comes in until the input ends."""
-    from .read import decode_here
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; who asked decides
     answers = os.fdopen(os.dup(1), 'wb')
     os.dup2(2, 1)  # what a library prints is no answer
@@ -80,10 +86,10 @@ def serve() -> None:
         except EOFError:
             return
         try:
-            answer = decode_here(*arguments), ''
+            photo, reason = decode(*arguments), ''
         except ImageError as error:
-            answer = None, error.reason
-        pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
+            photo, reason = None, error.reason
+        pickle.dump((photo, reason), answers, pickle.HIGHEST_PROTOCOL)
         answers.flush()
 
 

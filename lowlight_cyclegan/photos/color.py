@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from .formats import Photo
 
-__all__ = ['HDR', 'PRIMARIES', 'Encoding', 'encoding_of', 'for_network', 'from_network', 'profile', 'profile_of_codes']
+__all__ = ['HDR', 'PRIMARIES', 'Encoding', 'encoding_of', 'for_network', 'from_network', 'profile', 'profile_of_codes',
+           'transfer_of']
 
 HDR = {16: 'PQ', 18: 'HLG'}  # transfer characteristics, ITU-T H.273
 LEVELS = 65536
@@ -151,15 +152,12 @@ def encoding_of(icc: bytes) -> Encoding | None:
     """What an ICC profile says; None for sRGB, also where there is no profile.
 
     Raises:
-        ValueError: If it is no profile of curves and a matrix, or none of SDR (``HDR`` names the kind).
+        ValueError: If it is no profile of curves and a matrix.
     """
     if not icc:
         return None
     try:
         tags = dict(_tags(icc))
-        transfer = tags[b'cicp'][9] if b'cicp' in tags else 0
-        if transfer in HDR:
-            raise ValueError(HDR[transfer])
         if icc[16:20] == b'GRAY':
             curves, matrix = _curve(tags[b'kTRC'])[None], None
         else:
@@ -174,6 +172,14 @@ def encoding_of(icc: bytes) -> Encoding | None:
     if same and (matrix is None or np.abs(matrix - np.eye(3)).max() < 0.006):
         return None
     return Encoding(curves if np.ptp(curves, axis=0).any() else curves[:1], matrix)
+
+
+def transfer_of(icc: bytes) -> int:
+    """Transfer characteristics of ITU-T H.273 that an ICC profile names (ICC.1:2022, 9.2.17); 2: none."""
+    try:
+        return dict(_tags(icc)).get(b'cicp', bytes(9) + b'\2')[9]
+    except (IndexError, struct.error):
+        return 2
 
 
 def _tags(icc: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -58,16 +58,15 @@ class _Loaded:
 
     Attributes:
         job: With the target that holds this photo.
-        photo: None if it is finished.
         pixels: For the network.
         source_hash: Of its file.
         anew: Another run wrote the target, of another input or by other settings.
     """
     job: Job
-    photo: Photo | None
-    pixels: np.ndarray | None = None
-    source_hash: str = ''
-    anew: bool = False
+    photo: Photo
+    pixels: np.ndarray
+    source_hash: str
+    anew: bool
 
 
 class Pipeline:
@@ -107,10 +106,7 @@ class Pipeline:
                         loading.append((job, readers.submit(self._load, job)))
                     if not loading:
                         break
-                    job, future = loading.popleft()
-                    if enhanced := self._enhance(job, future):
-                        saving.append((job, writers.submit(self._save, *enhanced)))
-                    future = enhanced = None  # pixels are freed as soon as they are written
+                    self._enhance_next(loading, saving, writers)
                     while saving and (len(saving) > WAITING or saving[0][1].done()):
                         self._finish(*saving.popleft())
             finally:
@@ -120,8 +116,15 @@ class Pipeline:
                     self._finish(*saving.popleft())
         return [self._entries[job] for job in jobs]
 
-    def _load(self, job: Job) -> _Loaded:
-        """In a reader: the photo, unless it is finished."""
+    def _enhance_next(self, loading: deque[tuple[Job, Future]], saving: deque[tuple[Job, Future]],
+                      writers: ThreadPoolExecutor) -> None:
+        """From one queue to the other; nothing here holds on to the pixels."""
+        job, future = loading.popleft()
+        if enhanced := self._enhance(job, future):
+            saving.append((job, writers.submit(self._save, *enhanced)))
+
+    def _load(self, job: Job) -> _Loaded | Path:
+        """In a reader: the photo, or its target if that is finished."""
         if job.problem:
             raise ImageError(job.source, job.problem)
         if not self.overwrite and job.root not in self.journals and os.path.lexists(job.target):
@@ -130,13 +133,13 @@ class Pipeline:
         source_hash = sha256(data).hexdigest()
         state = self._state(job, source_hash)
         if state == 'finished':
-            return _Loaded(job, None)
+            return job.target
         photo = decode_image(data, job.source, self.max_pixels)
         if job.transparent_target and is_transparent(photo.pixels):
             job = replace(job, target=job.transparent_target)
             state = self._state(job, source_hash)
             if state == 'finished':
-                return _Loaded(job, None)
+                return job.target
         pixels = for_network(photo) if self.settings.strength else photo.pixels
         return _Loaded(job, photo, pixels, source_hash, state == 'older')
 
@@ -148,7 +151,7 @@ class Pipeline:
         """
         if not os.path.lexists(job.target):
             return 'absent'
-        journal = self.journals.get(job.root)
+        journal = self.journals.get(job.root) if job.root else None
         if not journal:
             if not self.overwrite:
                 raise ImageError(job.source, f'{shown(job.target)} exists already; --overwrite replaces it')
@@ -166,9 +169,9 @@ class Pipeline:
     def _enhance(self, job: Job, loading: Future) -> tuple[_Loaded, Result, float] | None:
         """What :meth:`_save` takes; None if the entry is complete."""
         try:
-            loaded: _Loaded = loading.result()
-            if loaded.photo is None:
-                self._note(job, 'skipped', loaded.job.target, reason='finished before')
+            loaded = loading.result()
+            if isinstance(loaded, Path):
+                self._note(job, 'skipped', loaded, reason='finished before')
                 return None
             start = time.perf_counter()
             result = self.enhancer.enhance_with_report(loaded.pixels, self.settings.strength, self.settings.mode)
@@ -189,7 +192,7 @@ class Pipeline:
             job.target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ImageError(job.target, f'cannot be written ({error.strerror})') from error
-        if job.root in self.journals:
+        if job.root and job.root in self.journals:
             self.journals[job.root].add(job.target, loaded.source_hash, self._digest, sha256(data).hexdigest())
         write_bytes(job.target, data)
         return dict(target=job.target, reason=photo.note or (ANEW if loaded.anew else None), seconds=seconds,
@@ -207,7 +210,7 @@ class Pipeline:
         if is_out_of_memory(error):
             reason = 'does not fit into memory; --mode guided takes less'
         else:
-            reason = error.reason if getattr(error, 'name', None) == job.source else first_line(error)
+            reason = error.reason if isinstance(error, ImageError) and error.name == job.source else first_line(error)
         self._note(job, 'failed', job.target, reason=reason)
 
     def _note(self, job: Job, result: str, target: Path, reason: str | None = None, seconds: float | None = None,

@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .color import HDR, encoding_of
+from .color import HDR, encoding_of, transfer_of
 from .formats import ImageError, Photo, fitting_profile
 
 if TYPE_CHECKING:
@@ -32,15 +32,14 @@ def check_size(size: tuple[int, int], name: str | os.PathLike, max_pixels: int) 
                          f'{max_pixels / 1e6:g} (--max-megapixels raises it)')
 
 
-def refuse_hdr(transfer: int | str, name: str | os.PathLike) -> None:
+def refuse_hdr(transfer: int, name: str | os.PathLike) -> None:
     """Refuse a picture whose transfer characteristics are those of HDR.
 
     Raises:
         ImageError: If they are.
     """
-    kind = HDR.get(transfer, transfer)
-    if kind in HDR.values():
-        raise ImageError(name, f'is HDR ({kind}), which the network does not know: tone-map it to SDR first')
+    if transfer in HDR:
+        raise ImageError(name, f'is HDR ({HDR[transfer]}), which the network does not know: tone-map it to SDR first')
 
 
 def pixels_of(image: Image.Image, icc: bytes, name: str | os.PathLike) -> np.ndarray:
@@ -104,10 +103,10 @@ def settled(photo: Photo, name: str | os.PathLike) -> Photo:
         ImageError: If the profile is one of HDR.
     """
     icc = fitting_profile(photo.icc, photo.pixels)
+    refuse_hdr(transfer_of(icc), name)
     try:
         encoding_of(icc)
-    except ValueError as error:
-        refuse_hdr(str(error), name)
+    except ValueError:
         return _without_profile(replace(photo, icc=icc))
     return replace(photo, icc=icc)
 

@@ -109,7 +109,7 @@ def _is_raw(name: str | os.PathLike) -> bool:
 
 def _decode_with_pillow(data: bytes, name: str | os.PathLike, max_pixels: int) -> Photo:
     from PIL import Image, UnidentifiedImageError
-    formats = READ_BY_PILLOW
+    formats: tuple[str, ...] = READ_BY_PILLOW
     if data[4:8] == b'ftyp' and data[8:12] in HEIF_BRANDS:
         _register_heif(name)
         formats = ('HEIF', )

@@ -93,11 +93,11 @@ class Screen:
     def begin(self, report: Report, total: int) -> None:
         """Show the bar for a report of which this process does ``total`` photos."""
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 
         class Rate(ProgressColumn):
 
-            def render(self, task):
+            def render(self, task: Task) -> str:
                 return f'{task.speed:.2f}/s' if task.speed else ''
 
         self._lines = not report.roots and not self._json
