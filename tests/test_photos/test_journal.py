@@ -5,6 +5,7 @@ import json
 import numpy as np
 import os
 import pytest
+import stat
 
 from lowlight_cyclegan.files import temporary_prefix
 from lowlight_cyclegan.photos.formats import ImageError, Photo
@@ -51,6 +52,18 @@ def test_a_share_without_locks(tmp_path, monkeypatch, caplog, code):
     assert [record.getMessage() for record in caplog.records] == [
         f'{output}: cannot be locked ({os.strerror(code)}); let no other run write there']
     assert run(folder, output, Settings('none')) == ['finished before'] * 3
+
+
+def test_a_share_whose_folders_cannot_be_flushed(tmp_path, monkeypatch):
+    real = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, 'Invalid argument')
+        real(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', fsync)
+    assert run(write_photos(tmp_path / 'in'), tmp_path / 'out', Settings('none')) == ['ok'] * 3
 
 
 def test_what_another_run_may_be_writing_is_left_alone(tmp_path, monkeypatch):
