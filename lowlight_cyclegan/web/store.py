@@ -75,6 +75,7 @@ class Photos:
         """
         import numpy as np
 
+        from lowlight_cyclegan.photos.color import for_network, from_network
         from lowlight_cyclegan.photos.formats import ImageError
         from lowlight_cyclegan.photos.read import decode_image
         upload = Path(upload)
@@ -82,7 +83,7 @@ class Photos:
         if not data:
             raise ImageError(upload.name, 'is empty')
         photo = decode_image(data, upload.name, self.max_pixels)
-        enhanced = enhancer.enhance(photo.pixels)
+        enhanced = from_network(photo, enhancer.enhance(for_network(photo)))
         token = secrets.token_hex(16)
         folder = self.root / token
         try:
@@ -184,7 +185,7 @@ class Photos:
         original = self.original(token)
         photo = decode_image(original.read_bytes(), original.name, self.max_pixels)
         enhanced = np.load(original.parent.parent / 'enhanced.npy', mmap_mode='r')
-        name = f'{original.stem}_enhanced{default_suffix(original)}'
+        name = f'{original.stem}_enhanced{default_suffix(original, photo)}'
         return name, encode_image(photo.with_pixels(_blend(photo.pixels, enhanced, strength / 100)), name)
 
 

@@ -61,6 +61,12 @@ class TestPhotos:
         assert np.array_equal(read_image(tmp_path / 'out.png').pixels, pixels * 2)
         assert Image.open(photos.preview(token, 50)[1]).size == (40, 48)
 
+    def test_a_transparent_photo_under_a_name_without_transparency(self, photos, tmp_path):
+        Image.new('RGBA', (40, 30), (9, 9, 9, 100)).save(tmp_path / 'night.jpg', 'PNG')
+        token, _ = photos.add(tmp_path / 'night.jpg', Brightening())
+        name, data = photos.encode(token, 50)
+        assert name == 'night_enhanced.png' and Image.open(io.BytesIO(data)).mode == 'RGBA'
+
     def test_previews_are_reduced_and_differ_in_strength(self, photos, upload):
         token, _ = photos.add(upload(size=(3200, 40)), Brightening())
         means = []
