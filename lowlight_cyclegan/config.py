@@ -14,10 +14,12 @@ from typing import Any
 from . import schema
 from .messages import nearest, warn
 
-__all__ = ['OptionLoader', 'RunFlags', 'add_run_flags', 'complete_options', 'datasets_of', 'find_file', 'force_option',
-           'get', 'load_options', 'options_dir', 'run_flags', 'suit_machine', 'written_out']
+__all__ = ['OPTIONS_USED', 'OptionLoader', 'RunFlags', 'add_run_flags', 'complete_options', 'datasets_of', 'dump',
+           'find_file', 'force_option', 'get', 'load_options', 'options_dir', 'run_flags', 'run_folder',
+           'suit_machine', 'written_out']
 
 BASE = '_base_'
+OPTIONS_USED = 'options_used.yml'  # beside a run: what it used, resolved, completed and overridden
 
 
 class OptionLoader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):  # type: ignore[misc]
@@ -93,9 +95,19 @@ def written_out(path: str) -> str:
     if not re.search(f'^{BASE}:', text, re.MULTILINE):
         return text
     head = ''.join(re.findall(r'^#.*\n', text.split(BASE)[0], re.MULTILINE))
+    return f'{head}# Written out in full.\n\n{dump(load_options(path))}'
+
+
+def dump(opt: dict[str, Any]) -> str:
+    """Options as YAML that every loader reads: no aliases, no Python objects."""
     dumper = type('Dumper', (yaml.SafeDumper, ), {'ignore_aliases': lambda self, data: True})
-    text = yaml.dump(load_options(path), Dumper=dumper, sort_keys=False, width=120)
-    return f'{head}# Written out in full.\n\n{text}'
+    return yaml.dump(opt, Dumper=dumper, sort_keys=False, width=120)
+
+
+def run_folder(opt: dict[str, Any], root: str = '.', is_train: bool = True) -> str:
+    """Folder of a run: its name under ``path: experiments_root`` (or results_root), by default root/experiments."""
+    key, default = ('experiments_root', 'experiments') if is_train else ('results_root', 'results')
+    return osp.join(root, osp.expanduser(get(opt, f'path:{key}') or default), opt['name'])
 
 
 def get(opt: Any, path: str) -> Any:
@@ -199,7 +211,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         '--auto_resume', action='store_true', help='continue from the newest complete checkpoint, if there is one')
     parser.add_argument('--debug', action='store_true', help='short intervals, experiment named debug_...')
     parser.add_argument(
-        '--force_yml', nargs='+', default=[], metavar='KEY=VALUE',
+        '--force_yml', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
         help='override options, for example train:total_iter=100 datasets:train:batch_size_per_gpu=2')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 

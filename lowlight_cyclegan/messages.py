@@ -10,18 +10,26 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 
-def fail(*lines: str) -> NoReturn:
-    """End the run with these lines (exit status 1).
+def fail(*lines: str, alone: bool = False) -> NoReturn:
+    """End this process with these lines (exit status 1); one of several says which it is.
+
+    Args:
+        lines: What is wrong.
+        alone: It may be so in this process only. Else one process of each machine speaks for all.
 
     Raises:
-        SystemExit: Always. Its text is left to rank 0.
+        SystemExit: Always.
     """
-    raise SystemExit('\n'.join(lines) if _is_first() else 1)
+    rank, world_size, first_here = _place()
+    if not first_here and not alone:
+        raise SystemExit(1)
+    prefix = f'[rank {rank}] ' if world_size > 1 else ''
+    raise SystemExit('\n'.join(prefix + line for text in lines for line in text.splitlines()))
 
 
 def warn(line: str) -> None:
     """Say something that does not end the run."""
-    if _is_first():
+    if _place()[0] == 0:
         logging.getLogger('lowlight_cyclegan').warning(line)
 
 
@@ -73,5 +81,9 @@ def nearest(name: object, names: Iterable[object]) -> str:
     return f', known: {", ".join(known)}' if 0 < len(known) <= 12 else ''
 
 
-def _is_first() -> bool:
-    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+def _place() -> tuple[int, int, bool]:
+    """Rank, number of processes, and whether this is the first process of its machine, by torchrun or slurm."""
+    env = os.environ
+    names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK') if 'RANK' in env else ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')
+    rank, world_size = (int(env.get(name, default)) for name, default in zip(names, ('0', '1')))
+    return rank, world_size, int(env.get(names[2], rank)) == 0

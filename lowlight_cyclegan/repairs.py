@@ -13,9 +13,10 @@ Repairs that only turn a crash into a run serve every model; those that change w
 """
 from __future__ import annotations
 
+import logging
 import os
 import random
-import re
+import shlex
 import subprocess
 import sys
 import torch
@@ -25,22 +26,24 @@ from basicsr import train as train_script
 from basicsr.data.data_sampler import EnlargedSampler
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import dist_util, options, set_random_seed
-from basicsr.utils.misc import check_resume
 from basicsr.utils.registry import MODEL_REGISTRY
 from collections.abc import Callable
+from copy import deepcopy
 from datetime import timedelta
+from functools import partial
 from os import path as osp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from types import TracebackType
 from typing import Any
 
-from .config import (RunFlags, complete_options, datasets_of, find_file, force_option, load_options, options_dir,
-                     run_flags, suit_machine)
-from .files import file_sha256
-from .messages import explain_run, fail, nearest, warn
+from .config import (OPTIONS_USED, RunFlags, complete_options, datasets_of, dump, find_file, force_option,
+                     load_options, options_dir, run_flags, run_folder, suit_machine)
+from .files import atomic_write
+from .messages import explain_run, fail, nearest
+from .resume import Resume
+from .schema import OUR_MODELS
 
-OUR_MODELS = ('LowLightCycleGANModel', )
 NETWORK_TIMEOUT = timedelta(minutes=10)  # a process that waits longer than this for the others gives up
 
 _model_to_device = BaseModel.model_to_device
@@ -80,6 +83,7 @@ def parse_options(root_path: str, is_train: bool = True, flags: RunFlags | None 
         SystemExit: Something in the file or on the command line is wrong; one line for each.
     """
     flags = run_flags() if flags is None else flags
+    used: dict[str, Any] = {}
     try:
         flags.opt = find_file(flags.opt, [options_dir()])
         opt = load_options(flags.opt)
@@ -91,14 +95,16 @@ def parse_options(root_path: str, is_train: bool = True, flags: RunFlags | None 
             raise ValueError(f'model_type: {model!r} is not known{nearest(model, OUR_MODELS)}')
         ours = model in OUR_MODELS
         if ours:
+            num_gpu = opt.get('num_gpu') or 'auto'
             complete_options(opt, flags.opt, flags.launcher, is_train)
+            used = {**deepcopy(opt), 'num_gpu': num_gpu}
         suit_machine(opt)
         if ours:
             from . import preflight
             preflight.check(opt, is_train)
     except ValueError as error:
         fail(str(error))
-    mend_training_scripts(ours)
+    mend_training_scripts(ours, used)
     _start(opt, flags)
     _place(opt, root_path, is_train)
     return opt, flags
@@ -112,7 +118,7 @@ def _start(opt: dict[str, Any], flags: RunFlags) -> None:
     opt['rank'], opt['world_size'] = dist_util.get_dist_info()
     if opt.get('manual_seed') is None:
         opt['manual_seed'] = random.randint(1, 10000)
-    set_random_seed(opt['manual_seed'] + opt['rank'])
+    set_random_seed((opt['manual_seed'] + opt['rank']) % 2**32)
     if opt.get('num_gpu', 'auto') == 'auto':
         opt['num_gpu'] = torch.cuda.device_count()
     opt['auto_resume'] = flags.auto_resume
@@ -134,7 +140,9 @@ def _place(opt: dict[str, Any], root_path: str, is_train: bool) -> None:
     for key, value in path.items():
         if value is not None and ('resume_state' in key or 'pretrain_network' in key):
             path[key] = osp.expanduser(value)
-    root = osp.join(root_path, 'experiments' if is_train else 'results', opt['name'])
+    root = run_folder(opt, root_path, is_train)
+    for key in ('experiments_root', 'results_root'):  # BasicSR makes a folder of every key that is left
+        path.pop(key, None)
     path.update(log=root, visualization=osp.join(root, 'visualization'))
     if not is_train:
         path['results_root'] = root
@@ -168,7 +176,7 @@ def init_dist(launcher: str, backend: str = 'nccl', port: int | None = None, **k
     env = os.environ
     wanted = {
         'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'),
-        'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID', 'SLURM_NODELIST'),
+        'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
     }[launcher]
     missing = [name for name in wanted if name not in env]
     if missing:
@@ -176,7 +184,7 @@ def init_dist(launcher: str, backend: str = 'nccl', port: int | None = None, **k
         fail(f'--launcher {launcher}: {", ".join(missing)} not set; start with {starter}')
     if launcher == 'slurm':
         env.update(RANK=env['SLURM_PROCID'], WORLD_SIZE=env['SLURM_NTASKS'], LOCAL_RANK=env['SLURM_LOCALID'])
-        env['MASTER_ADDR'] = subprocess.getoutput(f"scontrol show hostname {env['SLURM_NODELIST']} | head -n1")
+        env['MASTER_ADDR'] = env.get('MASTER_ADDR') or _first_slurm_node()
         env['MASTER_PORT'] = str(port or env.get('MASTER_PORT', 29500))
     if torch.cuda.is_available():
         torch.cuda.set_device(int(env['LOCAL_RANK']) % torch.cuda.device_count())
@@ -185,6 +193,17 @@ def init_dist(launcher: str, backend: str = 'nccl', port: int | None = None, **k
         backend = 'gloo'
     kwargs.setdefault('timeout', NETWORK_TIMEOUT)
     dist.init_process_group(backend, **kwargs)
+
+
+def _first_slurm_node() -> str:
+    """The host that all processes of the slurm step meet at."""
+    try:
+        shown = subprocess.run(['scontrol', 'show', 'hostnames', os.environ.get('SLURM_NODELIST', '')],
+                               capture_output=True, text=True, timeout=60, check=True)
+        return shown.stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        fail('--launcher slurm: MASTER_ADDR is not set, and scontrol, which knows the nodes, does not answer here: '
+             'before srun, export MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n1)')
 
 
 def model_to_device(self: BaseModel, net: nn.Module) -> nn.Module:
@@ -198,8 +217,13 @@ def model_to_device(self: BaseModel, net: nn.Module) -> nn.Module:
 # -------------------------------------------------------------------- resume
 
 
-def mend_training_scripts(ours: bool) -> None:
-    """Repair the functions of train.py, which live in ``__main__`` too when it is run as a script."""
+def mend_training_scripts(ours: bool, used: dict[str, Any]) -> None:
+    """Repair the functions of train.py, which live in ``__main__`` too when it is run as a script.
+
+    Args:
+        ours: The run is one of our models.
+        used: Its options, as they are saved beside it.
+    """
     from .data.epoch_sampler import EpochSampler
     scripts = [train_script]
     main = sys.modules['__main__']
@@ -210,6 +234,22 @@ def mend_training_scripts(ours: bool) -> None:
         if not isinstance(getattr(script.load_resume_state, '__self__', None), Resume):
             Resume(script)
         script.EnlargedSampler = EpochSampler if ours else EnlargedSampler
+        script.copy_opt_file = partial(save_options, used) if ours else options.copy_opt_file
+    if ours and _not_said_of_ours not in (log := logging.getLogger('basicsr')).filters:
+        log.addFilter(_not_said_of_ours)
+
+
+def _not_said_of_ours(record: logging.LogRecord) -> bool:
+    """BasicSR warns of several validation datasets, which our models have no trouble with."""
+    return not str(record.msg).startswith('Multiple validation datasets')
+
+
+def save_options(used: dict[str, Any], opt_file: str, experiments_root: str) -> None:
+    """BasicSR's copy of the option file and, beside it, the options as they are used: resolved and overridden."""
+    options.copy_opt_file(opt_file, experiments_root)
+    if dist_util.get_dist_info()[0] == 0:
+        head = f'# The options of this run as they were used.\n# {shlex.join(sys.orig_argv)}\n\n'
+        atomic_write(osp.join(experiments_root, OPTIONS_USED), (head + dump(used)).encode())
 
 
 def say_in_one_line(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
@@ -219,92 +259,3 @@ def say_in_one_line(kind: type[BaseException], error: BaseException, traceback: 
         sys.__excepthook__(kind, error, traceback)
     else:
         print(line, file=sys.stderr)
-
-
-class Resume:
-    """The two functions of a training script that know of resuming.
-
-    Args:
-        script: BasicSR's train.py.
-    """
-
-    def __init__(self, script: Any) -> None:
-        self.state: dict[str, Any] | None = None
-        self._create_dataloaders = script.create_train_val_dataloader
-        script.load_resume_state = self.load_resume_state
-        script.create_train_val_dataloader = self.create_train_val_dataloader
-
-    def load_resume_state(self, opt: dict[str, Any]) -> dict[str, Any] | None:
-        """The training state to continue from, on the CPU, or None. The networks' paths are put into ``opt``."""
-        path = opt['path']
-        self.state = None
-        if opt['auto_resume']:
-            found = [newest_state(opt) if opt['rank'] == 0 else None]
-            if opt['dist']:
-                dist.broadcast_object_list(found)
-            path['resume_state'] = found[0]
-        if path.get('resume_state'):
-            try:
-                self.state = read_state(path['resume_state'], opt)
-            except ValueError as error:
-                fail(f'cannot resume: {error}')
-            for key in ('models', 'training_states', 'visualization'):
-                os.makedirs(path[key], exist_ok=True)
-            check_resume(opt, self.state['iter'])
-        return self.state
-
-    def create_train_val_dataloader(self, opt: dict[str, Any], logger: Any) -> tuple:
-        """BasicSR's; the sampler continues inside the epoch."""
-        result = self._create_dataloaders(opt, logger)
-        if self.state is not None and opt['model_type'] in OUR_MODELS:
-            # The epoch follows from the iteration: the batches of an epoch may be others than before.
-            self.state['epoch'] = result[1].start_from(self.state['iter'])
-        return result
-
-
-def newest_state(opt: dict[str, Any]) -> str | None:
-    """Path of the newest complete training state of the experiment, or None; names those it passes over."""
-    folder = opt['path']['training_states']
-    names = os.listdir(folder) if osp.isdir(folder) else []
-    numbers = sorted((int(name[:-len('.state')]) for name in names if re.fullmatch(r'\d+\.state', name)), reverse=True)
-    for number in numbers:
-        path = osp.join(folder, f'{number}.state')
-        try:
-            read_state(path, opt)
-        except ValueError as error:
-            warn(f'skipped {error}')
-        else:
-            return path
-    if numbers:
-        warn(f'no complete checkpoint in {folder}: starting anew, the old experiment is kept under another name')
-    return None
-
-
-def read_state(path: str, opt: dict[str, Any]) -> dict[str, Any]:
-    """Load a training state to the CPU and see that its networks are there, whole where it knows their hashes.
-
-    Raises:
-        ValueError: Path and what is wrong.
-    """
-    try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f'{path}: no such file') from None
-    except Exception as error:  # torch.load answers a broken file with many kinds
-        raise ValueError(f'{path}: not a readable training state ({type(error).__name__})') from None
-    if not isinstance(state, dict) or not {'epoch', 'iter', 'optimizers', 'schedulers'} <= state.keys():
-        raise ValueError(f'{path}: not a training state')
-    if opt['model_type'] in OUR_MODELS:
-        networks = [key[len('network_'):] for key in opt if key.startswith('network_')]
-        files = state.get('files') or {f"net_{name}_{state['iter']}.pth": None for name in networks}
-        for name, sha256 in files.items():
-            file = osp.join(opt['path']['models'], name)
-            if not osp.isfile(file):
-                raise ValueError(f'{path}: its network {file} is missing')
-            if sha256 and file_sha256(file) != sha256:
-                raise ValueError(f'{path}: its network {file} is not the one saved with it')
-        for rank in range(1, state.get('world_size', 1)):
-            file = path.replace('.state', f'_rank{rank}.pth')
-            if not osp.isfile(file):
-                raise ValueError(f'{path}: its part {file} is missing')
-    return state

@@ -16,8 +16,9 @@ from typing import Any
 
 from .messages import nearest
 
-__all__ = ['DATASETS', 'NETWORKS', 'Option', 'REMOVED', 'SECTIONS', 'fill_in', 'sections_of', 'shown']
+__all__ = ['DATASETS', 'NETWORKS', 'OUR_MODELS', 'Option', 'REMOVED', 'SECTIONS', 'fill_in', 'sections_of', 'shown']
 
+OUR_MODELS = ('LowLightCycleGANModel', )
 NETWORKS = ('network_g', 'network_f', 'network_d_a', 'network_d_b')
 Table = dict[str, 'Option']
 
@@ -98,10 +99,11 @@ ADAM = {'type': 'Adam', 'lr': 1e-4, 'betas': [0.5, 0.999]}
 
 TOP: Table = {
     'name': Option('text', "Name of the run and its folder. Default: the option file's name."),
-    'model_type': Option('text', 'The model.', required=True, choices=('LowLightCycleGANModel',)),
+    'model_type': Option('text', 'The model.', required=True, choices=OUR_MODELS),
     'scale': Option('whole', 'Size of the output over that of the input.', 1, least=1),
     'num_gpu': Option('any', 'auto: one GPU for each process where there is one, else the CPU. 0: the CPU.', 'auto'),
-    'manual_seed': Option('whole', 'Weights, data order, augmentation and image pools follow from it.', 0, least=0),
+    'manual_seed': Option('whole', 'Weights, data order, augmentation and image pools follow from it.', 0, least=0,
+                          most=2**32 - 1),
     'amp': Option('any', 'Precision of the networks; losses and weights stay fp32. auto: bf16 where the device has '
                   'instructions for it; ~: fp32.', 'auto', choices=('auto', 'bf16'), optional=True),
     'compile': Option('flag', 'torch.compile: faster steps after minutes of compiling.', False, choices=(False, True)),
@@ -126,8 +128,9 @@ PATH: Table = {
     'resume_state': Option('text', 'Training state to continue from; --auto_resume finds the newest.', optional=True),
     'ignore_resume_networks': Option('texts', 'Networks that a resumed run takes from pretrain_network_*.',
                                      optional=True),
-    'experiments_root': Option('text', 'Folder of the run.', optional=True),
-    'results_root': Option('text', 'Folder of the test.', optional=True),
+    'experiments_root': Option('text', 'Folder that takes the runs, each under its name. Default: experiments.',
+                               optional=True),
+    'results_root': Option('text', 'The same for tests. Default: results.', optional=True),
 }
 
 TRAIN: Table = {

@@ -53,7 +53,7 @@ def run_script(name: str, flags: RunFlags) -> None:
         if 'DataLoader worker' in line and hasattr(signal, 'SIGCHLD'):
             # The loader's handler would raise once more as the other workers end, in place of the line.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        fail(line)
+        fail(line, alone=True)
 
 
 if __name__ == '__main__':

@@ -1,3 +1,4 @@
+import logging
 import os
 import pytest
 import sys
@@ -12,7 +13,8 @@ from basicsr import train as train_script  # noqa: E402
 from basicsr.data.data_sampler import EnlargedSampler  # noqa: E402
 from basicsr.models.base_model import BaseModel  # noqa: E402
 from basicsr.utils import options  # noqa: E402
-from lowlight_cyclegan import repairs  # noqa: E402
+from lowlight_cyclegan import config  # noqa: E402
+from lowlight_cyclegan import resume as resuming  # noqa: E402
 from lowlight_cyclegan.data.epoch_sampler import EpochSampler  # noqa: E402
 
 
@@ -124,6 +126,44 @@ def test_lists_are_found_beside_the_yaml_and_in_the_package(parse, toy_run, monk
     assert os.path.isfile(opt['datasets']['train']['exclude_names'])
 
 
+def test_force_yml_may_come_twice(parse):
+    opt, _ = parse('--force_yml', 'train:total_iter=3', '--force_yml', 'name=twice', 'manual_seed=4294967295')
+    assert (opt['train']['total_iter'], opt['name'], opt['manual_seed']) == (3, 'twice', 4294967295)
+
+
+def test_experiments_go_where_the_options_say(parse, toy_run):
+    opt, _ = parse('--force_yml', f'path:experiments_root={toy_run}/elsewhere', 'path:results_root=~')
+    assert opt['path']['experiments_root'] == opt['path']['log'] == str(toy_run / 'elsewhere' / 'toy')
+    assert 'results_root' not in opt['path']  # BasicSR makes a folder of every key
+    opt, _ = parse('--force_yml', 'path:experiments_root=runs')
+    assert opt['path']['models'] == str(toy_run / 'runs' / 'toy' / 'models')
+
+
+def test_options_are_saved_as_they_are_used(parse, toy_run):
+    """Resolved, overridden and completed: what the file was does not say what the run is."""
+    (toy_run / 'heir.yml').write_text('_base_: toy.yml\nname: heir\nnum_gpu: auto\n')
+    opt, args = parse('-opt', 'heir.yml', '--force_yml', 'network_g:num_feat=4')
+    folder = toy_run / 'experiments' / 'heir'
+    folder.mkdir(parents=True)
+    train_script.copy_opt_file(args.opt, str(folder))
+    used = config.load_options(str(folder / 'options_used.yml'))
+    assert used['network_g'] == {'type': 'EMAResNetGenerator', 'num_feat': 4, 'num_block': 1, 'ema_factor': 4}
+    assert (used['name'], used['num_gpu'], used['train']['pool_size']) == ('heir', 'auto', 50)
+    assert 'phase' not in used['datasets']['train'] and 'models' not in used['path']
+    again, _ = parse('-opt', str(folder / 'options_used.yml'))
+    assert again == opt
+
+
+def test_several_validation_sets_are_no_reason_to_warn(parse, caplog):
+    parse()
+    parse()
+    logger = logging.getLogger('basicsr')
+    logger.warning('Multiple validation datasets are *only* supported by SRModel.')
+    logger.warning('something else')
+    assert [record.message for record in caplog.records] == ['something else']
+    assert len(logger.filters) == 1
+
+
 def test_other_models_keep_their_ways(parse, toy_run):
     (toy_run / 'other.yml').write_text(
         'name: x\nmodel_type: SRModel\nnum_gpu: 0\npath: {}\nlogger: {}\nmanual_seed: ~\n'
@@ -140,7 +180,7 @@ def test_script_run_as_main_is_mended(parse, monkeypatch):
     main = SimpleNamespace(__file__=train_script.__file__, __spec__=None, **functions)
     monkeypatch.setitem(sys.modules, '__main__', main)
     parse()
-    assert isinstance(main.load_resume_state.__self__, repairs.Resume)
+    assert isinstance(main.load_resume_state.__self__, resuming.Resume)
     assert main.EnlargedSampler is EpochSampler
     resume = main.load_resume_state.__self__
     parse()
@@ -156,6 +196,23 @@ def test_launcher_without_its_environment(parse, launcher, said):
         parse('--launcher', launcher)
 
 
+@pytest.mark.parametrize('scontrol', [None, 'exit 1', 'echo'])
+def test_slurm_without_scontrol(parse, monkeypatch, tmp_path, scontrol):
+    """Inside a container scontrol is missing: its error must not become the address."""
+    (tmp_path / 'bin').mkdir()
+    if scontrol is not None:
+        (tmp_path / 'bin' / 'scontrol').write_text(f'#!/bin/sh\n{scontrol}\n')
+        (tmp_path / 'bin' / 'scontrol').chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path / 'bin'))
+    for name, value in (('PROCID', '0'), ('NTASKS', '1'), ('LOCALID', '0'), ('NODELIST', 'localhost')):
+        monkeypatch.setenv(f'SLURM_{name}', value)
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
+        monkeypatch.setenv(name, '0')  # to be taken back
+    monkeypatch.delenv('MASTER_ADDR', raising=False)
+    with pytest.raises(SystemExit, match='MASTER_ADDR is not set, and scontrol'):
+        parse('--launcher', 'slurm')
+
+
 def test_torchrun_without_launcher(parse, monkeypatch):
     monkeypatch.setenv('TORCHELASTIC_RUN_ID', '1')
     monkeypatch.setenv('WORLD_SIZE', '2')
@@ -169,8 +226,8 @@ def test_gloo_without_gpu(parse, monkeypatch, tmp_path, launcher):
         pytest.skip('there is a GPU')
     variables = dict(RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', MASTER_ADDR='localhost', MASTER_PORT='0')
     if launcher == 'slurm':
-        variables = dict(SLURM_PROCID='0', SLURM_NTASKS='1', SLURM_LOCALID='0', SLURM_NODELIST='localhost')
-        monkeypatch.setattr(repairs.subprocess, 'getoutput', lambda command: 'localhost')
+        variables = dict(SLURM_PROCID='0', SLURM_NTASKS='1', SLURM_LOCALID='0')
+        variables['MASTER_ADDR'] = 'localhost'
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     # init_dist sets these for slurm: registered here to be taken back
@@ -195,14 +252,15 @@ def test_gloo_without_gpu(parse, monkeypatch, tmp_path, launcher):
 @pytest.fixture
 def experiment(parse):
     """Options of an experiment, with a function that writes a checkpoint of it."""
-    opt, _ = parse('--auto_resume')
+    opt, _ = parse('--auto_resume', '--force_yml', 'train:total_iter=100')
     for key in ('models', 'training_states'):
         os.makedirs(opt['path'][key])
 
     def write(iteration, **more):
         for name in ('g', 'f', 'd_a', 'd_b'):
             torch.save({'params': {}}, os.path.join(opt['path']['models'], f'net_{name}_{iteration}.pth'))
-        state = {'epoch': 0, 'iter': iteration, 'optimizers': [], 'schedulers': [], **more}
+        state = {'epoch': 0, 'iter': iteration, 'optimizers': [], 'schedulers': [], 'best_metric_results': {},
+                 'world_size': 1, 'pools': {}, **more}
         torch.save(state, os.path.join(opt['path']['training_states'], f'{iteration}.state'))
 
     opt['write'] = write
@@ -262,6 +320,36 @@ def test_states_hold_data_only(experiment, caplog):
 
     experiment['write'](2, extra=Evil())
     assert resume(experiment) is None
+
+
+def test_checkpoint_of_another_version(experiment, caplog):
+    """One that holds less than this version resumes from is named; nothing of it is used."""
+    experiment['write'](2)
+    path = os.path.join(experiment['path']['training_states'], '2.state')
+    state = torch.load(path)
+    del state['pools']
+    torch.save(state, path)
+    assert resume(experiment) is None
+    assert f'skipped {path}: was saved by another version or program, it holds no pools' in caplog.text
+
+
+def test_state_beyond_the_end(experiment):
+    """Its last validation and tables would be taken for those of the last iteration."""
+    experiment['write'](100)
+    assert resume(experiment)['iter'] == 100
+    experiment['write'](101)
+    with pytest.raises(SystemExit, match='101.state is at iteration 101, beyond train:total_iter: 100: raise that'):
+        resume(experiment)
+
+
+def test_parts_of_other_ranks_are_named_by_the_file_alone(experiment, toy_run):
+    """A folder may be called .state too."""
+    folder = toy_run / '.state' / 'training_states'
+    folder.mkdir(parents=True)
+    experiment['write'](2, world_size=2)
+    os.rename(os.path.join(experiment['path']['training_states'], '2.state'), folder / '2.state')
+    (folder / '2_rank1.pth').touch()
+    assert resuming.read_state(str(folder / '2.state'), experiment)['iter'] == 2
 
 
 def test_named_state(experiment, parse):
