@@ -1,32 +1,39 @@
 """Checks of our models' options before a run touches anything: what is wrong is said at once, a line for each.
 
 Keys, values and defaults are those of ``schema``. Keys of networks, losses, metrics, optimizers and schedules are
-compared with the signatures of what they go to. The pictures themselves are decoded by the datasets, which name the
-files that cannot be read.
+compared with the signatures of what they go to; then all of these are built and tried, without memory or on a small
+picture: what they refuse would otherwise end a run that has begun.
 """
 from __future__ import annotations
 
 import inspect
 import os
+import numpy as np
 import shutil
 import torch
+import warnings
+from basicsr.metrics import calculate_metric
 from basicsr.models import lr_scheduler
-from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
+from basicsr.models.base_model import BaseModel
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from importlib.util import find_spec
 from os import path as osp
+from torch import nn
 from typing import Any
 
 from .archs.baseline_arch import Baseline
 from .config import get
-from .data.data_util import IMAGE_EXTENSIONS, read_name_list
+from .dataset_checks import dataset_problems, picture_problems
 from .messages import first_line, nearest
 from .metrics.lpips_metric import build_lpips
 from .metrics.metric_util import default_device
 from .metrics.pyiqa_metric import build_pyiqa
 from .models.exposure_jitter import ExposureJitter
 from .models.lr_scheduler import LinearDecayLR
-from .schema import DATASETS, NETWORKS, REMOVED, Option, sections_of
+from .schema import NETWORKS, REMOVED, Option, sections_of
 
+OPTIMIZERS = ('optim_g', 'optim_d')
 LOSSES = ('gan_opt', 'cycle_opt', 'identity_opt', 'distill_opt')
 SCHEDULERS = {
     'LinearDecayLR': LinearDecayLR,
@@ -48,7 +55,9 @@ def check(opt: Options, is_train: bool) -> None:
     Raises:
         ValueError: One line for each problem.
     """
-    problems = list(_problems(opt, is_train)) or [*_value_problems(opt, is_train), *_metric_problems(opt)]
+    problems = list(_problems(opt, is_train)) or [
+        *_network_problems(opt, is_train), *(_step_problems(opt) if is_train else ()), *_metric_problems(opt),
+        *picture_problems(opt)]
     if problems:
         raise ValueError('\n'.join(dict.fromkeys(problems)))
 
@@ -63,6 +72,7 @@ def _problems(opt: Options, is_train: bool) -> Problems:
             yield f'{path}: is no section, found {section!r}'
     if is_train and opt.get('compile') and not shutil.which(os.environ.get('CXX', 'g++')):
         yield 'compile: needs a C++ compiler (g++, or the one that CXX names): install one, or set compile: false'
+    yield from _logger_problems(opt)
     keep_best = get(opt, 'logger:keep_best')
     if keep_best and keep_best not in (get(opt, 'val:metrics') or ()):
         yield f'logger:keep_best: {keep_best!r} is no metric of val:metrics'
@@ -71,17 +81,18 @@ def _problems(opt: Options, is_train: bool) -> Problems:
         yield from _built(opt, key, ARCH_REGISTRY, needed=True)
     if is_train and isinstance(opt.get('train'), dict):
         yield from _training_problems(opt)
-    for name in get(opt, 'val:metrics') or ():
+    metrics = get(opt, 'val:metrics')
+    for name in metrics if isinstance(metrics, dict) else ():
         yield from _built(opt, f'val:metrics:{name}', METRIC_REGISTRY, needed=True, given={'img', 'img2'},
                           also={'better'})
 
     for key in NETWORKS:
         file = get(opt, f'path:pretrain_{key}')
-        if file and not osp.isfile(osp.expanduser(file)):
+        if isinstance(file, str) and not osp.isfile(osp.expanduser(file)):
             yield f'path:pretrain_{key}: no such file: {file}'
     if not is_train and not get(opt, 'path:pretrain_network_g') and not _is_classical(opt):
         yield 'path:pretrain_network_g: is missing, there is nothing to test'
-    yield from _dataset_problems(opt, is_train)
+    yield from dataset_problems(opt, is_train)
 
 
 def _section_problems(path: str, section: Options, table: Mapping[str, Option], is_train: bool) -> Problems:
@@ -105,11 +116,14 @@ def _training_problems(opt: Options) -> Problems:
         if weight is not None and (isinstance(weight, bool) or not isinstance(weight, (int, float))):
             yield f'train:{key}:loss_weight: must be a number, found {weight!r}'
     optimizers = {k: v for k, v in vars(torch.optim).items() if inspect.isclass(v)}
-    for key in ('optim_g', 'optim_d'):
+    for key in OPTIMIZERS:
         yield from _built(opt, f'train:{key}', optimizers, given={'params'})
     jitter = get(opt, 'train:cycle_jitter')
     if isinstance(jitter, dict):
         yield from _unknown('train:cycle_jitter', jitter, inspect.signature(ExposureJitter).parameters)
+        for key, value in jitter.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float('inf'):
+                yield f'train:cycle_jitter:{key}: must be a number of at least 0, found {value!r}'
     yield from _built(opt, 'train:scheduler', SCHEDULERS, given={'optimizer', 'total_iter', 'last_epoch'})
     if get(opt, 'datasets:train:type') == 'UnpairedImageDataset':
         distill, teacher = get(opt, 'train:distill_opt'), get(opt, 'datasets:train:dataroot_teacher')
@@ -119,110 +133,120 @@ def _training_problems(opt: Options) -> Problems:
             yield 'datasets:train:dataroot_teacher: is not used, there is no train:distill_opt: write ~'
 
 
-def _value_problems(opt: Options, is_train: bool) -> Problems:
-    """What networks, losses and augmentations refuse when they are built."""
+def _logger_problems(opt: Options) -> Problems:
+    """Packages and sections of the loggers."""
+    use_tb_logger, wandb = get(opt, 'logger:use_tb_logger'), get(opt, 'logger:wandb')
+    if use_tb_logger is True and find_spec('tensorboard') is None:
+        yield 'logger:use_tb_logger: needs tensorboard: pip install tensorboard, or set it to false'
+    if isinstance(wandb, dict):
+        yield from _unknown('logger:wandb', wandb, ('project', 'resume_id'))
+        if wandb.get('project') is not None and use_tb_logger is not True:
+            yield 'logger:wandb:project: needs logger:use_tb_logger: true, whose figures it takes'
+        elif wandb.get('project') is not None and find_spec('wandb') is None:
+            yield 'logger:wandb:project: needs wandb: pip install wandb, or write ~'
+    dist_params = opt.get('dist_params')
+    if isinstance(dist_params, dict):
+        yield from _unknown('dist_params', dist_params, ('backend', 'port'))
+
+
+def _network_problems(opt: Options, is_train: bool) -> Problems:
+    """What networks refuse when they are built, and crops that they do not take; nothing of it takes memory."""
+    sides = get(opt, 'datasets:train:gt_size')
+    height, width = sides if isinstance(sides, list) else (sides, sides)
     for key in NETWORKS if is_train else NETWORKS[:1]:
+        arch = ARCH_REGISTRY.get(opt[key]['type'])
         with torch.device('meta'):
-            yield from _refused(key, ARCH_REGISTRY.get(opt[key]['type']), **opt[key])
-    for key in LOSSES if is_train else ():
-        loss = opt['train'].get(key)
-        if loss:
-            yield from _refused(f'train:{key}', LOSS_REGISTRY.get(loss['type']), **loss)
+            net, problem = _tried(key, arch, opt[key])
+        if problem:
+            yield problem
+        ours = arch.__module__.startswith('lowlight_cyclegan.')
+        if net is None or not is_train or not ours or not height:
+            continue
+        names = [name for name, _ in net.named_parameters()]
+        for prefix in get(opt, f'train:fixed_{key.removeprefix("network_")}') or ():
+            if not any(name.startswith(prefix) for name in names):
+                yield f'train:fixed_{key[8:]}: no parameter of {key} begins with {prefix!r}'
+        crop = torch.empty(1, 3, height, width, device='meta')
+        try:
+            output = net(crop)
+        except NotImplementedError:  # an operation that needs values
+            continue
+        except Exception as error:
+            yield f'{key}: does not take crops of {height}x{width} (datasets:train:gt_size): {first_line(error)}'
+            continue
+        if key in NETWORKS[:2] and output.shape != crop.shape:
+            yield f'{key}: makes {tuple(output.shape)} of {tuple(crop.shape)}, where the shape must stay'
 
 
-def _refused(key: str, build: Callable, type: str | None = None, **values: Any) -> Problems:
-    """The error of building a section, if it is one of its values."""
+def _tried(key: str, build: Callable, section: Options) -> tuple[nn.Module | None, str | None]:
+    """What the section builds, or the line that says why it does not."""
     try:
-        build(**values)
-    except (TypeError, ValueError, OSError) as error:
-        yield f'{key}: {first_line(error)}'
-    except RuntimeError:
-        pass  # a foreign network that cannot be built without memory
+        return build(**{name: value for name, value in section.items() if name != 'type'}), None
+    except Exception as error:
+        if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError) and \
+                not build.__module__.startswith('lowlight_cyclegan.'):
+            return None, None  # a foreign network that cannot be built without memory
+        return None, f'{key}: {first_line(error)}'
+
+
+def _step_problems(opt: Options) -> Problems:
+    """What losses, optimizers and schedules refuse."""
+    train = opt['train']
+    for key in LOSSES:
+        if train.get(key):
+            problem = _tried(f'train:{key}', LOSS_REGISTRY.get(train[key]['type']), train[key])[1]
+            if problem:
+                yield problem
+    for key in OPTIMIZERS:
+        options = dict(train.get(key) or {'type': 'Adam', 'lr': 1e-4})
+        kind = options.pop('type')
+        try:
+            optimizer = BaseModel.get_optimizer(None, kind, [nn.Parameter(torch.zeros(1))], **options)
+        except NotImplementedError:
+            yield f"train:{key}:type: {kind} is not among the optimizers that this BasicSR's models build; Adam is"
+            continue
+        except Exception as error:
+            yield f'train:{key}: {first_line(error)}'
+            continue
+        schedule = dict(train.get('scheduler') or {'type': 'LinearDecayLR'})
+        kind = schedule.pop('type')
+        if kind == 'LinearDecayLR':
+            schedule['total_iter'] = train['total_iter']
+        try:
+            built = SCHEDULERS[kind](optimizer, **schedule)
+            built.last_epoch = int(train['total_iter']) - 1  # of the last iteration
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')  # that this is not a step
+                built.get_lr()
+        except Exception as error:
+            yield f'train:scheduler: {kind} does not last for {train["total_iter"]} iterations: {first_line(error)}'
+            return
 
 
 def _metric_problems(opt: Options) -> Problems:
-    """Weights of metrics that cannot be had: found now, not at the first validation."""
+    """Weights of metrics that cannot be had, and values that they do not take, by trying them on a small picture."""
+    picture = np.random.default_rng(0).integers(0, 256, (192, 192, 3), dtype=np.uint8)
     for name, metric in (get(opt, 'val:metrics') or {}).items():
+        if metric.get('better', 'higher') not in ('higher', 'lower'):
+            yield f"val:metrics:{name}:better: {metric['better']!r} is not known, known: higher, lower"
         options = {k: v for k, v in metric.items() if k not in ('type', 'better', 'crop_border', 'input_order')}
         try:
             if metric['type'] == 'calculate_lpips':
                 build_lpips(options.get('net', 'alex'), options.get('trunk'), default_device())
             elif metric['type'] == 'calculate_pyiqa':
                 build_pyiqa(options.pop('metric', 'psnr'), default_device(), **options)
-        except (ValueError, OSError, SystemExit) as error:
-            yield f'val:metrics:{name}: {error}'
+            else:
+                options = {key: value for key, value in metric.items() if key != 'better'}
+                calculate_metric({'img': picture, 'img2': picture}, options)
+        except Exception as error:
+            yield f'val:metrics:{name}: {first_line(error)}'
 
 
 def _is_classical(opt: Options) -> bool:
     """Whether G is a method without anything to learn."""
     name = get(opt, 'network_g:type')
-    arch = ARCH_REGISTRY.get(name) if name in ARCH_REGISTRY else None
+    arch = ARCH_REGISTRY.get(name) if isinstance(name, str) and name in ARCH_REGISTRY else None
     return inspect.isclass(arch) and issubclass(arch, Baseline) and not hasattr(arch, 'convert')
-
-
-def _dataset_problems(opt: Options, is_train: bool) -> Problems:
-    datasets = opt.get('datasets')
-    if not isinstance(datasets, dict) or not datasets or is_train and 'train' not in datasets:
-        yield f"datasets{':train' if is_train and datasets else ''}: is missing"
-        return
-    for phase, dataset in datasets.items():
-        where = f'datasets:{phase}'
-        if phase.split('_')[0] not in (('train', 'val') if is_train else ('val', 'test')) or phase.startswith('train_'):
-            yield f'{where}: no such phase here{nearest(phase, ("train", "val") if is_train else ("test", "val"))}'
-        elif not isinstance(dataset, dict):
-            yield f'{where}: is no section, found {dataset!r}'
-        elif dataset.get('type') not in DATASET_REGISTRY:
-            yield f"{where}:type: {dataset.get('type')!r} is not known{nearest(dataset.get('type'), DATASETS)}"
-        elif dataset['type'] in DATASETS:
-            yield from _file_problems(where, dataset)
-
-
-def _file_problems(where: str, dataset: Options) -> Problems:
-    """Missing folders, folders without images, lists that cannot be read, names without a file."""
-    kind = dataset['type']
-    io_backend = dataset.get('io_backend') or {'type': 'disk'}
-    if not isinstance(io_backend, dict) or io_backend.get('type') not in ('disk', 'lmdb'):
-        yield f'{where}:io_backend: needs type: disk or type: lmdb'
-        return
-    stems: dict[str, set[str]] = {}
-    for key in ('lq', 'gt', 'teacher'):
-        folder = dataset.get(f'dataroot_{key}')
-        label = f'{where}:dataroot_{key}'
-        if not isinstance(folder, str):
-            continue
-        if not osp.isdir(osp.expanduser(folder)):
-            yield f'{label}: no such folder: {folder}'
-        elif io_backend['type'] == 'disk':
-            names = os.listdir(osp.expanduser(folder))
-            stems[key] = {osp.splitext(name)[0] for name in names
-                          if name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith('.')}
-            if not stems[key]:
-                yield f'{label}: no image ({", ".join(IMAGE_EXTENSIONS)}) in {folder}'
-    lists: dict[str, list[str]] = {}
-    for key in {'names', 'exclude_names', 'meta_info_file'} & dataset.keys():
-        if dataset[key] is not None:
-            try:
-                lists[key] = read_name_list(dataset[key], f'{where}:{key}')
-            except (ValueError, OSError, SystemExit) as error:
-                yield str(error)
-    if {'lq', 'teacher'} <= stems.keys():
-        untaught = stems['lq'] - stems['teacher'] - set(lists.get('exclude_names', ()))
-        yield from _missing(f'{where}:dataroot_teacher', untaught, dataset)
-    if kind in ('PairedNameListDataset', 'PairedImageDataset') and 'meta_info_file' not in lists and len(stems) == 2:
-        lq_names = {name: dataset.get('filename_tmpl', '{}').format(name) for name in lists.get('names', stems['gt'])}
-        if kind == 'PairedNameListDataset' and 'names' not in lists:
-            return  # takes what the folders have in common
-        yield from _missing(f'{where}:dataroot_gt', [n for n in lq_names if n not in stems['gt']], dataset)
-        yield from _missing(f'{where}:dataroot_lq', [n for n in lq_names.values() if n not in stems['lq']], dataset)
-        if kind == 'PairedImageDataset':
-            yield from _missing(f'{where}:dataroot_gt', stems['lq'] - set(lq_names.values()), dataset)
-
-
-def _missing(label: str, names: Iterable[str], dataset: Options) -> Problems:
-    missing = sorted(names)
-    if missing:
-        shown = ', '.join(missing[:5]) + (f' and {len(missing) - 5} more' if len(missing) > 5 else '')
-        yield f"{label}: no picture named {shown} in {dataset[label.split(':')[-1]]}, so the pairs are incomplete"
 
 
 def _built(opt: Options, key: str, registry: Iterable, needed: bool = False, given: Set[str] = frozenset(),
@@ -238,7 +262,7 @@ def _built(opt: Options, key: str, registry: Iterable, needed: bool = False, giv
         return
     names = dict(registry) if isinstance(registry, dict) else dict(iter(registry))
     name = section['type']
-    if name not in names:
+    if not isinstance(name, str) or name not in names:
         yield f'{key}:type: {name!r} is not known{nearest(name, names)}'
         return
     parameters = inspect.signature(names[name]).parameters

@@ -91,7 +91,7 @@ def parse_options(root_path: str, is_train: bool = True, flags: RunFlags | None 
             force_option(opt, entry)
         _register()
         model = opt.get('model_type')
-        if model not in MODEL_REGISTRY:
+        if not isinstance(model, str) or model not in MODEL_REGISTRY:
             raise ValueError(f'model_type: {model!r} is not known{nearest(model, OUR_MODELS)}')
         ours = model in OUR_MODELS
         if ours:

@@ -28,8 +28,9 @@ class Option:
     """One option.
 
     Args:
-        kind: 'text', 'flag', 'whole' (number), 'number', 'size' (pixels, or [height, width]), 'texts' (a list),
-            'section' (checked by the class that it is for) or 'any'.
+        kind: 'text', 'name' (text, or a number that is read as text), 'folders' (one, or a list), 'flag', 'whole'
+            (number), 'number', 'size' (pixels, or [height, width]), 'texts' (a list), 'section' (checked by the class
+            that it is for) or 'any'.
         text: What it does, in a sentence.
         default: Where the file leaves it out.
         choices: All values that it may have, besides ``~`` where it is optional.
@@ -56,7 +57,9 @@ class Option:
             return None if known else f'{value!r} is not known{nearest(value, self.choices)}'
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         right = {
-            'text': isinstance(value, (str, int, float)) and not isinstance(value, bool),
+            'text': isinstance(value, str),
+            'name': isinstance(value, (str, int, float)) and not isinstance(value, bool),
+            'folders': isinstance(value, (str, list)),
             'flag': isinstance(value, bool),
             'whole': number and value == value // 1 and abs(value) < float('inf'),
             'number': number and abs(value) < float('inf'),
@@ -74,9 +77,10 @@ class Option:
         """The values that it may have, in words."""
         if self.choices:
             return ', '.join(map(shown, self.choices))
-        words = {'text': 'text', 'flag': 'true or false', 'whole': 'a whole number', 'number': 'a number',
+        words = {'text': 'text', 'name': 'text', 'folders': 'a folder, or a list of {folder, weight}',
+                 'flag': 'true or false', 'whole': 'a whole number', 'number': 'a number',
                  'size': 'pixels or [height, width]', 'texts': 'a list of names', 'section': 'a section'}
-        bounds = [f'{word} {bound:g}' for word, bound in (('at least', self.least), ('at most', self.most))
+        bounds = [f'{word} {bound}' for word, bound in (('at least', self.least), ('at most', self.most))
                   if bound is not None]
         return words.get(self.kind, 'any') + (f' of {" and ".join(bounds)}' if bounds else '')
 
@@ -98,8 +102,8 @@ def shown(value: Any) -> str:
 ADAM = {'type': 'Adam', 'lr': 1e-4, 'betas': [0.5, 0.999]}
 
 TOP: Table = {
-    'name': Option('text', "Name of the run and its folder. Default: the option file's name."),
-    'model_type': Option('text', 'The model.', required=True, choices=OUR_MODELS),
+    'name': Option('name', "Name of the run and its folder. Default: the option file's name."),
+    'model_type': Option('any', 'The model.', required=True, choices=OUR_MODELS),
     'scale': Option('whole', 'Size of the output over that of the input.', 1, least=1),
     'num_gpu': Option('any', 'auto: one GPU for each process where there is one, else the CPU. 0: the CPU.', 'auto'),
     'manual_seed': Option('whole', 'Weights, data order, augmentation and image pools follow from it.', 0, least=0,
@@ -161,7 +165,7 @@ TRAIN: Table = {
 VAL: Table = {
     'val_freq': Option('whole', 'Iterations between validations.', 1000, least=1),
     'save_img': Option('flag', 'Write the pictures.', False),
-    'suffix': Option('text', "Added to the names of a test's pictures. Default: the name of the run.", optional=True),
+    'suffix': Option('name', "Added to the names of a test's pictures. Default: the name of the run.", optional=True),
     'pbar': Option('flag', 'Show progress.', False),
     'metrics': Option('section', 'Metrics by name; each has a type and its arguments.', optional=True),
     'self_ensemble': Option('flag', 'Mean over the four flips, at four times the cost.', False, choices=(False, True)),
@@ -177,7 +181,7 @@ LOGGER: Table = {
 }
 
 NAMED: Table = {
-    'name': Option('text', 'Name of the dataset, in logs and tables.', required=True),
+    'name': Option('name', 'Name of the dataset, in logs and tables.', required=True),
     'type': Option('text', 'Its class.', required=True),
     'dataroot_lq': Option('text', 'Folder or LMDB of low images.', required=True),
     'io_backend': Option('section', 'type: disk, or lmdb with folders that end in .lmdb.', {'type': 'disk'}),
@@ -244,7 +248,7 @@ def sections_of(opt: Mapping[str, Any]) -> dict[str, tuple[Any, Table]]:
                                            for key, table in SECTIONS.items()}
     datasets = opt.get('datasets')
     for phase, section in datasets.items() if isinstance(datasets, dict) else ():
-        if isinstance(section, dict) and section.get('type') in DATASETS:
+        if isinstance(section, dict) and isinstance(section.get('type'), str) and section['type'] in DATASETS:
             found[f'datasets:{phase}'] = section, DATASETS[section['type']]
     return found
 

@@ -1,3 +1,5 @@
+import cv2
+import numpy as np
 import os
 import pytest
 import shutil
@@ -135,15 +137,39 @@ def test_removed_option_is_named(problems, key):
 
 
 @pytest.mark.parametrize(('change', 'said'), [
-    ('manual_seed=1.5', 'manual_seed: must be a whole number of at least 0, found 1.5'),
+    ('manual_seed=1.5', 'manual_seed: must be a whole number of at least 0 and at most 4294967295, found 1.5'),
     ('train:pool_size=true', 'train:pool_size: must be a whole number of at least 0, found True'),
     ('train:ema_decay=2', 'train:ema_decay: must be a number of at least 0 and at most 1, found 2'),
     ('val:save_img=1', 'val:save_img: must be true or false, found 1'),
     ('datasets:train:gt_size=[8, 8, 8]', 'datasets:train:gt_size: must be pixels or [height, width], found [8, 8, 8]'),
     ('train:fixed_g=exposure', "train:fixed_g: must be a list of names, found 'exposure'"),
+    ('manual_seed=4294967296', 'manual_seed: must be a whole number of at least 0 and at most 4294967295, found 42'),
+    ('path:pretrain_network_g=5', 'path:pretrain_network_g: must be text, found 5'),
+    ('datasets:val:names=5', 'datasets:val:names: must be text, found 5'),
+    ('network_g:type=[1]', 'network_g:type: [1] is not known'),
+    ('datasets:val:type=[1]', 'datasets:val:type: [1] is not known'),
+    ('val:metrics=psnr', "val:metrics: is no section, found 'psnr'"),
+    ('val:metrics:psnr:better=best', "val:metrics:psnr:better: 'best' is not known, known: higher, lower"),
+    ('val:metrics:psnr:crop_border=x', 'val:metrics:psnr: '),
+    ('dist_params={bakend: gloo}', 'dist_params:bakend: unknown key, did you mean backend?'),
+    ('train:cycle_jitter={gain: -1}', 'train:cycle_jitter:gain: must be a number of at least 0, found -1'),
+    ('train:gan_opt:gan_type=lsgna', 'train:gan_opt: GAN type lsgna is not implemented.'),
+    ('train:optim_g:type=RAdam', "train:optim_g:type: RAdam is not among the optimizers that this BasicSR's models"),
+    ('train:optim_d:lr=-1', 'train:optim_d: Invalid learning rate: -1'),
+    ('train:optim_d:betas=[0.5]', 'train:optim_d: '),
+    ('train:scheduler:decay_start=6000', 'train:scheduler: LinearDecayLR does not last for 5 iterations: decay_start '),
+    ('train:scheduler={type: CosineAnnealingRestartLR, periods: [3]}',
+     'train:scheduler: CosineAnnealingRestartLR does not last for 5 iterations: '),
+    ('train:fixed_f=[exposre]', "train:fixed_f: no parameter of network_f begins with 'exposre'"),
+    ('network_d_a:num_layer=7', 'network_d_a: does not take crops of 32x32 (datasets:train:gt_size): '),
+    ('network_f:num_out_ch=1', 'network_f: makes (1, 1, 32, 32) of (1, 3, 32, 32), where the shape must stay'),
+    ('network_g:num_feat=-8', 'network_g: '),
+    ('logger:wandb={project: x}', 'logger:wandb:project: needs logger:use_tb_logger: true'),
+    ('logger:wandb={projct: x}', 'logger:wandb:projct: unknown key, did you mean project?'),
 ])
 def test_values_have_a_kind_and_a_range(problems, change, said):
-    assert problems(change) == [said]
+    line, = problems(change)
+    assert line.startswith(said), line
 
 
 def test_teacher(problems, toy_run):
@@ -178,6 +204,69 @@ def test_paired_folders_match(problems, toy_run):
     (toy_run / 'data' / 'high' / '7.png').unlink()
     lines = problems(*change, remove=['datasets:val:names'])
     assert lines == ['datasets:val:dataroot_gt: no picture named 7 in data/high, so the pairs are incomplete']
+
+
+def test_extensions_of_a_pair(problems, toy_run):
+    """BasicSR's dataset pairs whole names, and counts every file."""
+    change = ('datasets:val:type=PairedImageDataset', 'datasets:val:names=~')
+    os.rename(toy_run / 'data' / 'low' / '3.png', toy_run / 'data' / 'low' / '3.jpg')
+    line, = problems(*change, remove=['datasets:val:names'])
+    assert line == ('datasets:val:dataroot_lq: no 3.png in data/low, which has the name with another extension: '
+                    'PairedNameListDataset pairs them')
+    os.rename(toy_run / 'data' / 'low' / '3.jpg', toy_run / 'data' / 'low' / '3.png')
+    (toy_run / 'data' / 'high' / 'Thumbs.db').touch()
+    line, = problems(*change, remove=['datasets:val:names'])
+    assert line == ('datasets:val:dataroot_gt: Thumbs.db is no image, and PairedImageDataset reads every file: remove '
+                    'it from data/high')
+    assert problems() == []  # our own datasets leave it out
+
+
+def test_pictures_are_read_before_the_run(problems, toy_run):
+    change = ('datasets:val:type=PairedImageDataset', )
+    assert problems(*change, remove=['datasets:val:names']) == []
+    image = toy_run / 'data' / 'low' / '3.png'
+    image.write_bytes(image.read_bytes()[:100])
+    cv2.imwrite(str(toy_run / 'data' / 'high' / '5.png'), np.zeros((60, 48, 3), np.uint8))
+    broken, larger = problems(*change, remove=['datasets:val:names'])
+    assert broken.startswith('datasets:val:dataroot_lq: data/low/3.png cannot be read (')
+    assert larger == 'datasets:val:dataroot_gt: data/high/5.png is 48x60, its low image 40x48'
+
+
+def test_sets_have_names_of_their_own(problems):
+    second = 'datasets:val_2={name: toy_val, type: SingleImageDataset, dataroot_lq: data/low}'
+    assert problems(second) == ['datasets:val_2:name: toy_val is the name of datasets:val too: give each its own']
+    assert problems(second, 'datasets:val_2:name=other') == []
+
+
+def test_phases_have_datasets_that_suit(problems):
+    train = 'datasets:train={name: t, type: PairedImageDataset, dataroot_lq: data/low, dataroot_gt: data/high}'
+    assert problems(train)[0].startswith('datasets:train:type: PairedImageDataset gives whole pictures')
+    val = 'datasets:val={name: v, type: UnpairedImageDataset, dataroot_lq: data/low, dataroot_gt: data/high}'
+    assert problems(val)[0].startswith('datasets:val:type: UnpairedImageDataset gives random crops')
+
+
+def test_one_lmdb_for_two_datasets(problems, toy_run):
+    (toy_run / 'low.lmdb').mkdir()
+    lmdb = 'dataroot_lq: low.lmdb, io_backend: {type: lmdb}'
+    lines = problems(f'datasets:val={{name: a, type: SingleImageDataset, {lmdb}}}')
+    assert lines == [f'datasets:val:dataroot_lq: low.lmdb holds no {name}, it is no LMDB of BasicSR'
+                     for name in ('data.mdb', 'meta_info.txt')]
+    for name in ('data.mdb', 'meta_info.txt'):
+        (toy_run / 'low.lmdb' / name).touch()
+    assert problems(f'datasets:val={{name: a, type: SingleImageDataset, {lmdb}}}') == []
+    first, second = problems(*(f'datasets:{phase}={{name: {phase}, type: SingleImageDataset, {lmdb}}}'
+                               for phase in ('val', 'val_2')))
+    assert first.startswith('datasets:val:dataroot_lq: another dataset opens this LMDB too')
+
+
+@pytest.mark.parametrize(('package', 'change', 'said'), [
+    ('tensorboard', ('logger:use_tb_logger=true', ), 'logger:use_tb_logger: needs tensorboard'),
+    ('wandb', ('logger:use_tb_logger=true', 'logger:wandb={project: x}'), 'logger:wandb:project: needs wandb')])
+def test_loggers_need_their_packages(problems, monkeypatch, package, change, said):
+    find_spec = preflight.find_spec
+    monkeypatch.setattr(preflight, 'find_spec', lambda name: None if name == package else find_spec('sys'))
+    line, = problems(*change)
+    assert line.startswith(said)
 
 
 def test_folder_of_low_images_alone(problems):
