@@ -164,13 +164,15 @@ def formatted(texts, settings):
 
 def merge(theirs, ours, path):
     """Append our module to the tree's module of the same name; isort sorts the imports afterwards."""
+    module = path.removesuffix('.py').replace('/', '.')
     lines, imports = ours.splitlines(), []
-    for node in statements(ours):
-        if not node.col_offset:
-            if getattr(node, 'module', None) != path.removesuffix('.py').replace('/', '.'):
-                imports += lines[node.lineno - 1:node.end_lineno]
+    for node in reversed(ast.parse(ours).body):
+        source = '\n'.join(lines[node.lineno - 1:node.end_lineno])
+        if re.match(r'from |import |\"{3}|__all__', source):  # a docstring too: the tree's module has its own
+            if re.match(f'from (?!{module} )|import ', source):
+                imports.append(source)
             del lines[node.lineno - 1:node.end_lineno]
-    rest = re.sub(r'^__all__ = \[[^]]*\]\n+', '', '\n'.join(lines), flags=re.MULTILINE).strip('\n') + '\n'
+    rest = re.sub(r'\n{4,}', '\n\n\n', '\n'.join(lines)).strip('\n') + '\n'
     if rest in theirs:
         return theirs
     for name in re.findall(r'^(?:def|class) (\w+)', rest, re.MULTILINE):

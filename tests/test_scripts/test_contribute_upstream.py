@@ -57,12 +57,14 @@ def files(folder):
 
 @pytest.fixture(scope='module')
 def released(tmp_path_factory):
-    """The released source of BasicSR."""
+    """The released source of BasicSR, or another one: BASICSR_TREE=PATH pytest ..."""
     folder = tmp_path_factory.mktemp('released') / 'BasicSR'
     installed = Path(importlib.util.find_spec('basicsr').origin).parent
     if (installed / 'models' / 'lowlight_cyclegan_model.py').exists():
         pytest.skip('the installed BasicSR has the model already')
-    shutil.copytree(installed, folder / 'basicsr', ignore=shutil.ignore_patterns('__pycache__'))
+    source = Path(os.environ['BASICSR_TREE'], 'basicsr') if 'BASICSR_TREE' in os.environ else installed
+    shutil.copytree(source, folder / 'basicsr', ignore=shutil.ignore_patterns('__pycache__'))
+    shutil.copy(installed / 'version.py', folder / 'basicsr')
     return folder
 
 
