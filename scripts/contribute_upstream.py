@@ -31,6 +31,8 @@ WITH_PATCH = {'0006': r'data/(test_)?epoch_sampler\.py', '0007': r'metrics/'}  #
 REWRITES = (
     (r'@register_once\((\w+)\)', r'@\1.register()'),
     (rf'{PACKAGE}\.({"|".join(PARTS)})\.', r'basicsr.\1.'),
+    (rf'from {PACKAGE}\.registry import register_once\n', ''),
+    (rf'{PACKAGE}\.registry\b', 'basicsr.utils.registry'),
     (rf'{PACKAGE}\.files\b', 'basicsr.utils.file_util'),
     (rf'pip install "{PACKAGE}\\?\[pyiqa\\?\]"', 'pip install pyiqa'),
     (rf'python -m {PACKAGE}\.(train|test) -opt options/(\w+\.yml)',
@@ -91,8 +93,6 @@ def upstream_import(node, alias):
     if isinstance(node, ast.Import):
         return None if alias.name == PACKAGE else f'import {name}'
     module = '.' * node.level + (node.module or '')
-    if module == f'{PACKAGE}.registry':
-        return None
     if module.startswith(tuple(f'{PACKAGE}.{part}' for part in PARTS)):
         part = module.removeprefix(f'{PACKAGE}.')
         inner = exports(part).get(alias.name) if part in PARTS else None
