@@ -225,7 +225,7 @@ def _finite(value: Any) -> Any:
 def _print(tables: list[Table]) -> None:
     from rich.console import Console
     # a table is for reading across: in a file or a pipe it takes the width that it needs
-    console = Console(width=None if os.isatty(1) else 240)
+    console = Console(width=None if os.isatty(1) else 400)
     for table in tables:
         console.print(to_terminal(table))
         for note in table.notes:

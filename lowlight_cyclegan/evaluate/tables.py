@@ -48,6 +48,8 @@ def _text(value: Any, decimals: int) -> str:
         return '–'
     if isinstance(value, str):
         return value
+    if isinstance(value, tuple) and math.isnan(value[0]):
+        return '–'
     if isinstance(value, tuple) and len(value) == 3:
         mean, low, high = (_text(v, decimals) for v in value)
         sign = '+' if value[0] > 0 else ''

@@ -17,6 +17,11 @@ def test_cells():
                              ['B', '1', '∞', '-0.5 [–, –]', '–']]
 
 
+def test_nothing_to_compare_is_a_dash():
+    table = Table('', [('x', 'x', None, 3)], [{'x': (math.nan, ) * 3}, {'x': (math.nan, math.nan)}])
+    assert table.cells() == [['–'], ['–']]
+
+
 def test_markdown():
     assert to_markdown([TABLE]).splitlines() == [
         '**Title_1**', '', '| method | n | PSNR ↑ | Δ ↓ | x |', '| --- | --- | --- | --- | --- |',
