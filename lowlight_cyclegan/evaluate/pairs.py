@@ -1,12 +1,10 @@
 """Test images on disk: a folder of low images, and one of their references where there are some."""
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from os import path as osp
 
-from lowlight_cyclegan.data.data_util import IMAGE_EXTENSIONS
-from lowlight_cyclegan.messages import warn
+from lowlight_cyclegan.prepare.archive import images_in
 from lowlight_cyclegan.prepare.layouts import pair_names
 
 __all__ = ['Pair', 'find_pairs']
@@ -43,32 +41,13 @@ def find_pairs(text: str) -> tuple[str, list[Pair]]:
     if len(folders) == 1:
         below = [osp.join(folders[0], part) for part in ('low', 'high')]
         folders = below if all(map(osp.isdir, below)) else folders
-    files = [_images(text, folder) for folder in folders]
-    if len(files) == 1:
-        return name, [Pair(stem, path) for stem, path in sorted(files[0].items(), key=lambda item: _natural(item[0]))]
-    low, high = files
     try:
-        pairs = pair_names(low, high, name)
-    except ValueError as error:
-        raise ValueError(f'--data {text}: {error}') from None
-    return name, [Pair(shared, low[a], high[b]) for shared, a, b in sorted(pairs, key=lambda pair: _natural(pair[0]))]
-
-
-def _images(text: str, folder: str) -> dict[str, str]:
-    """Name without extension -> path."""
-    if not osp.isdir(folder):
-        raise FileNotFoundError(f'--data {text}: no such folder: {folder}')
-    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith('.')]
-    names = [entry.name for entry in entries if entry.name.lower().endswith(IMAGE_EXTENSIONS) and not entry.is_dir()]
-    files = {osp.splitext(name)[0]: osp.join(folder, name) for name in names}
-    if not names:
-        raise FileNotFoundError(f'--data {text}: no images in {folder}')
-    if len(files) < len(names):
-        raise ValueError(f'--data {text}: {folder} holds images whose names differ by the extension alone')
-    others = sorted(entry.name for entry in entries if entry.name not in names)
-    if others:
-        warn(f'{folder}: {len(others)} sub-folders and other files are left out, such as {others[0]}')
-    return files
+        low, high = [*map(images_in, folders), {}][:2]
+        pairs = pair_names(low, high, name) if high else [(stem, stem, '') for stem in low]
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f'--data {text}: {error}') from None
+    pairs.sort(key=lambda pair: _natural(pair[0]))
+    return name, [Pair(shared, low[a], high.get(b)) for shared, a, b in pairs]
 
 
 def _natural(name: str) -> tuple[int, str]:

@@ -6,7 +6,10 @@ import zipfile
 import zlib
 from os import path as osp
 
-__all__ = ['FolderSource', 'Source', 'ZipSource', 'open_source']
+from lowlight_cyclegan.data.data_util import IMAGE_EXTENSIONS
+from lowlight_cyclegan.messages import warn
+
+__all__ = ['FolderSource', 'Source', 'ZipSource', 'images_in', 'open_source']
 
 MAX_FILES = 200_000
 MAX_BYTES = 64 << 30  # unpacked; the largest of the datasets has a few GB
@@ -115,3 +118,29 @@ def open_source(path: str) -> Source:
     if path.lower().endswith(('.rar', '.7z', '.tar', '.gz', '.tgz')):
         raise ValueError(f'{path}: only zip archives are read: unpack it and give the folder')
     return ZipSource(path)
+
+
+def images_in(folder: str) -> dict[str, str]:
+    """Images of a folder by their names without extension; a line names what else is there.
+
+    Returns:
+        Name without extension -> path, sorted by path.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no image in it.
+        ValueError: Two images differ by the extension alone.
+    """
+    if not osp.isdir(folder):
+        raise FileNotFoundError(f'no such folder: {folder}')
+    entries = sorted((entry for entry in os.scandir(folder) if not entry.name.startswith('.')),
+                     key=lambda entry: entry.name)
+    images = [entry for entry in entries if entry.name.lower().endswith(IMAGE_EXTENSIONS) and not entry.is_dir()]
+    files = {osp.splitext(entry.name)[0]: entry.path for entry in images}
+    if not images:
+        raise FileNotFoundError(f'no images in {folder}')
+    if len(files) < len(images):
+        raise ValueError(f'{folder} holds images whose names differ by the extension alone')
+    others = [entry.name for entry in entries if entry not in images]
+    if others:
+        warn(f'{folder}: {len(others)} sub-folders and other files are left out, such as {others[0]}')
+    return files

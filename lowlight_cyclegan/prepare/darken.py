@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from os import path as osp
 
-from lowlight_cyclegan.data.data_util import IMAGE_EXTENSIONS, decode_image
+from lowlight_cyclegan.data.data_util import decode_image
+from .archive import images_in
 from .manifest import NewDataset, check_complete
 
 __all__ = ['SHAPES', 'conditions', 'darken', 'expose']
@@ -163,25 +163,18 @@ def darken(folder: str, target: str, stops: Sequence[float] = (0, 2, 4), shapes:
         check_complete(target, settings)
         print(f'complete {target}')
         return
-    if not osp.isdir(folder):
-        raise FileNotFoundError(f'{folder}: no such folder')
-    names = sorted(name for name in os.listdir(folder)
-                   if name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith('.'))
-    if not names:
-        raise FileNotFoundError(f'{folder}: no images')
-    stems = [osp.splitext(name)[0] for name in names]
-    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
-    if twice:
-        raise ValueError(f'{folder}: two photographs are named {twice}')
+    photographs = images_in(folder)
+    stems, files = list(photographs), list(photographs.values())
+    names = [osp.basename(file) for file in files]
 
     def read(number: int) -> tuple[bytes, np.ndarray]:
         """File and picture, BGR."""
         try:
-            with open(osp.join(folder, names[number]), 'rb') as f:
+            with open(files[number], 'rb') as f:
                 content = f.read()
             return content, decode_image(content)
         except (OSError, ValueError) as error:
-            raise ValueError(f'{osp.join(folder, names[number])}: cannot be read: {error}') from None
+            raise ValueError(f'{files[number]}: cannot be read: {error}') from None
 
     dataset = NewDataset(target)
     shutil.rmtree(dataset.staging, ignore_errors=True)

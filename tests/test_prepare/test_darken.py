@@ -86,6 +86,6 @@ def test_command_is_repeatable_and_evaluate_reads_it(tmp_path, write_images, cap
     assert capsys.readouterr().out == f'complete {a}\n'
     assert 'made with other settings' in refusal(darken, 'a')
     (photos / '1.jpg').write_bytes(b'')
-    assert 'two photographs are named 1' in refusal(darken, 'd')
+    assert 'names differ by the extension alone' in refusal(darken, 'd')
     (photos / '1.png').unlink()
     assert '1.jpg: cannot be read' in refusal(darken, 'd') and not (tmp_path / 'd' / 'photos_dark').exists()
