@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from lowlight_cyclegan.enhance.inference import keep_freed_memory
     from lowlight_cyclegan.photos.batch import enhance_photos
+    keep_freed_memory()
     try:
         report = enhance_photos(
             args.input, args.output, args.suffix, args.format, args.quality, args.overwrite,

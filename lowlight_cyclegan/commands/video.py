@@ -45,7 +45,9 @@ def run(args: argparse.Namespace) -> None:
         fail(NEEDS)
     if int(av.__version__.split('.')[0]) < 18:
         fail(f'{NEEDS} (found {av.__version__})')
+    from lowlight_cyclegan.enhance.inference import keep_freed_memory
     from lowlight_cyclegan.video.pipeline import check_paths, enhance_video
+    keep_freed_memory()
     stem, suffix = osp.splitext(args.input)
     output = args.output or f'{stem}_enhanced{suffix if suffix.lower() in CONTAINERS else ".mkv"}'
     try:

@@ -43,7 +43,9 @@ def _root_path(text: str) -> str:
 
 
 def run(args: argparse.Namespace) -> None:
+    from lowlight_cyclegan.enhance.inference import keep_freed_memory
     from lowlight_cyclegan.web.server import serve
+    keep_freed_memory()
     limits = Limits(**{field.name: getattr(args, field.name) for field in fields(Limits)})
     try:
         serve(args.model, args.host, args.port, args.device, limits, args.root_path)
