@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing import Any
 
+from lowlight_cyclegan.archs.precision import has_bf16
 from lowlight_cyclegan.archs.self_ensemble_arch import self_ensemble
 from lowlight_cyclegan.messages import first_line, nearest
 from . import modes
@@ -47,9 +48,12 @@ class Enhancer:
     """Enhances low-light pictures with a generator. Threads may share one.
 
     Args:
-        network: Called on (n, 3, h, w) in [-1, 1], gives the same shape and range.
+        network: Called on (n, 3, h, w) in [-1, 1], gives the same shape and range. The enhancer works on a copy. One
+            with an attribute ``handles_any_size`` that is true bounds its memory itself and takes the strength: it
+            always runs in one piece.
         device: None takes the GPU if there is one.
-        precision: 'fp32', 'bf16' (mixed precision) or 'auto'.
+        precision: 'fp32', 'bf16' (mixed precision) or 'auto': fp32 on CPUs, where pictures are the same on all of
+            them, bf16 on GPUs that have instructions for it.
         mode: How large pictures are handled: 'direct' (in one piece), 'exact' (in tiles that share the statistics of
             the whole picture), 'guided' (the effect on a reduced copy is transferred), or 'auto' (by size and memory).
         max_memory: Bytes that 'auto' may plan with. None means what is free.
@@ -59,6 +63,7 @@ class Enhancer:
             the network leaves; fine texture suffers. Takes the memory of another copy of a picture.
 
     Attributes:
+        max_strength: Of :meth:`enhance`: 2 for a network that takes the strength itself, else 1.
         options: What builds the network, where it is known: ``network_g`` of an option file.
         source: File that the weights come from.
 
@@ -75,12 +80,15 @@ class Enhancer:
             raise ValueError(f'denoise is from 0 to 1, got {denoise}')
         try:
             self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-            self.precision = _best_precision(self.device) if precision == 'auto' else precision
+            best = 'bf16' if self.device.type != 'cpu' and has_bf16(self.device) else 'fp32'
+            self.precision = best if precision == 'auto' else precision
             self.network = prepare_for_inference(network, self.device, self.precision)
         except (RuntimeError, AssertionError) as error:  # torch's, of a device that is not known or not there
             raise ValueError(f'device {device}: {first_line(error)}') from error
         self.mode, self.max_memory, self.self_ensemble = mode, max_memory, self_ensemble
         self.denoise = denoise
+        self.any_size = bool(getattr(self.network, 'handles_any_size', False))
+        self.max_strength = 2.0 if self.any_size else 1.0
         self.options: dict | None = None
         self.source: str | None = None
 
@@ -146,7 +154,8 @@ class Enhancer:
                 - list of these.
 
                 With c = 1 or 3, or 2 or 4 with alpha last, which is passed through. Gray gives gray (BT.709 luma).
-            strength: 0 gives the input, 1 the network's picture, in between a blend in linear light.
+            strength: 0 gives the input, 1 the network's picture, in between a blend in linear light or what the network
+                makes of it; up to ``max_strength``.
             mode: Instead of the enhancer's.
 
         Returns:
@@ -168,14 +177,14 @@ class Enhancer:
 
         Args:
             image: As :meth:`enhance` takes it, but no list.
-            strength: From 0 to 1.
+            strength: From 0 to ``max_strength``.
             mode: Instead of the enhancer's.
             adapt: Called as ``adapt(thumbnail, curve)`` with what the network's ``thumbnail`` and ``predict`` give,
                 returns the curve that its ``apply`` takes; so a video smooths the curves of its frames. For networks
                 that have these three steps.
         """
-        if not 0 <= strength <= 1:
-            raise ValueError(f'strength is from 0 to 1, got {strength}')
+        if not 0 <= strength <= self.max_strength:
+            raise ValueError(f'strength is from 0 to {self.max_strength:g}, got {strength}')
         mode = mode or self.mode
         _check('mode', mode, MODES)
 
@@ -213,15 +222,16 @@ class Enhancer:
             x = x.clamp(0, 1)
         # Pictures do not depend on each other: as many at once as 'auto' runs in one piece.
         count = max(1, modes.DIRECT_PIXELS.get(self.device.type, modes.DIRECT_PIXELS['cpu']) // x[0, 0].numel())
-        parts = [self._run(part, mode, adapt) for part in x.split(count)]
+        parts = [self._run(part, strength, mode, adapt) for part in x.split(count)]
         last = max(parts, key=lambda part: modes.MODES.index(part.mode))
         y = parts[0].image if len(parts) == 1 else torch.cat([part.image for part in parts])
-        y = blend(x, y, strength, out=y)
+        if not self.any_size:
+            y = blend(x, y, strength, out=y)
         if channels < 3:
             y = (y * y.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
         return replace(last, image=y.reshape(colour.shape))
 
-    def _run(self, x: Tensor, mode: str, adapt: Callable | None) -> Result:
+    def _run(self, x: Tensor, strength: float, mode: str, adapt: Callable | None) -> Result:
         """The network: (n, 3, h, w) float32 in [0, 1] -> the same shape, range and device."""
         h, w = x.shape[2:]
         pad = (0, max(0, MIN_SIZE - w), 0, max(0, MIN_SIZE - h))
@@ -229,14 +239,19 @@ class Enhancer:
         if any(pad):
             y = F.pad(y, pad, mode='replicate')
         reason = 'asked for'
-        if mode == 'auto':
+        if self.any_size:
+            mode, reason = 'direct', 'the network takes any size'
+        elif mode == 'auto':
             height = len(y) * y.shape[2]  # the memory of a batch is that of one picture of its size
             mode, reason = modes.choose_mode(
-                height, y.shape[3], self.device, self.precision, self.max_memory, self.network)
+                height, y.shape[3], self.device, self.precision, self.max_memory, self.network,
+                copies=2 * self.self_ensemble + (self.denoise > 0))
         planned = mode
 
         def once(x: Tensor) -> Tensor:
             nonlocal mode
+            if self.any_size:
+                return modes.run_steps(self.network, x, adapt, strength)
             y, mode = modes.enhance_with_fallback(self.network, x, mode, adapt=adapt)
             return y
 
@@ -288,7 +303,3 @@ def _enhance_tensor(image: Tensor, run: Callable[[Tensor], Result]) -> Result:
 def _check(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ValueError(f'{name} {value!r} is not known{nearest(value, known)}')
-
-
-def _best_precision(device: torch.device) -> str:
-    return 'fp32' if device.type == 'cpu' else 'bf16'

@@ -11,7 +11,8 @@ from lowlight_cyclegan.messages import is_out_of_memory, warn
 from .guided import SIZE, enhance_guided, reduced_size
 from .strips import TILE, enhance_exact
 
-__all__ = ['DIRECT_PIXELS', 'MODES', 'available_memory', 'choose_mode', 'enhance_with_fallback', 'memory_needed']
+__all__ = ['DIRECT_PIXELS', 'MODES', 'available_memory', 'choose_mode', 'enhance_with_fallback', 'memory_needed',
+           'run_steps']
 
 MODES = ('direct', 'exact', 'guided')  # in the order in which they replace each other when memory runs out
 # What 'auto' runs in one piece. Beyond it guided is several times as fast, and sees a scale the network has learned.
@@ -52,7 +53,7 @@ def _num_feat(net: nn.Module | None) -> int | None:
 
 
 def choose_mode(height: int, width: int, device: str | torch.device = 'cpu', precision: str = 'fp32',
-                max_memory: float | None = None, net: nn.Module | None = None) -> tuple[str, str]:
+                max_memory: float | None = None, net: nn.Module | None = None, copies: int = 0) -> tuple[str, str]:
     """How to enhance an image: 'direct', 'exact' or 'guided'.
 
     Images of up to 1 megapixel (4 on a GPU) run directly if that fits in memory, else exactly if that fits. All others
@@ -65,6 +66,7 @@ def choose_mode(height: int, width: int, device: str | torch.device = 'cpu', pre
         precision: 'fp32' or 'bf16'.
         max_memory: Bytes to plan with. None means 80 % of what is free.
         net: The network; None plans for the paper's generator.
+        copies: Of the image, that are held beside what the mode takes.
 
     Returns:
         The mode, and the reason in a line.
@@ -75,7 +77,8 @@ def choose_mode(height: int, width: int, device: str | torch.device = 'cpu', pre
     if pixels > limit:
         return 'guided', f'{pixels / 1e6:.1f} megapixels are more than the {limit / 1e6:g} that run in one piece'
     modes = ('direct', 'exact') if net is None or _num_feat(net) else ('direct', )
-    needs = {mode: memory_needed(mode, height, width, precision, net) for mode in modes}
+    held = 12 * copies * pixels
+    needs = {mode: held + memory_needed(mode, height, width, precision, net) for mode in modes}
     for mode, need in needs.items():
         if need <= budget:
             room = f'{_size(need)} of {_size(budget)} memory'
@@ -85,6 +88,23 @@ def choose_mode(height: int, width: int, device: str | torch.device = 'cpu', pre
 
 def _size(size: float) -> str:
     return f'{size / 1e9:.1f} GB' if size >= 1e9 else f'{size / 1e6:.0f} MB'
+
+
+def run_steps(net: nn.Module, x: Tensor, adapt: Callable | None = None, strength: float = 1.0) -> Tensor:
+    """A generator's three steps, with what it predicts exchanged on the way.
+
+    Args:
+        net: With ``thumbnail``, ``predict`` and ``apply``.
+        x: (n, 3, h, w) in [-1, 1].
+        adapt: ``adapt(thumbnail, curve)`` gives the curve to apply.
+        strength: For ``apply``.
+
+    Returns:
+        (n, 3, h, w) in [-1, 1].
+    """
+    thumbnail = net.thumbnail(x)
+    curve = net.predict(thumbnail)
+    return net.apply(x, adapt(thumbnail, curve) if adapt else curve, strength)
 
 
 def enhance_with_fallback(net: nn.Module, x: Tensor, mode: str, tile: int = TILE, size: int = SIZE,
@@ -98,7 +118,7 @@ def enhance_with_fallback(net: nn.Module, x: Tensor, mode: str, tile: int = TILE
         tile: For :func:`~lowlight_cyclegan.enhance.strips.enhance_exact`.
         size: For :func:`~lowlight_cyclegan.enhance.guided.enhance_guided`.
         say: Takes the line that says what is done.
-        adapt: ``adapt(thumbnail, curve)`` of the network's own steps gives the curve to apply.
+        adapt: See :func:`run_steps`.
 
     Returns:
         (n, 3, h, w) in [-1, 1], and the mode that it came from.
@@ -108,10 +128,7 @@ def enhance_with_fallback(net: nn.Module, x: Tensor, mode: str, tile: int = TILE
     """
 
     def network(x: Tensor) -> Tensor:
-        if adapt is None:
-            return net(x)
-        thumbnail = net.thumbnail(x)
-        return net.apply(x, adapt(thumbnail, net.predict(thumbnail)))
+        return net(x) if adapt is None else run_steps(net, x, adapt)
 
     modes = MODES[MODES.index(mode):]
     if mode == 'direct' and not _num_feat(net):

@@ -3,6 +3,7 @@ import pytest
 import subprocess
 import sys
 import torch
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from PIL import Image
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from lowlight_cyclegan import Enhancer
 from lowlight_cyclegan.archs import EMAResNetGenerator
 from lowlight_cyclegan.enhance.blend import blend
-from lowlight_cyclegan.enhance.modes import DIRECT_PIXELS
+from lowlight_cyclegan.enhance.modes import DIRECT_PIXELS, memory_needed
 from lowlight_cyclegan.enhance.denoise import denoise
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,6 +178,81 @@ def test_denoise_takes_the_photo_as_its_guide(mode, flips):
     expected = denoise(plain.enhance(image)[None] * 2 - 1, image[None] * 2 - 1, 0.5)[0] / 2 + 0.5
     torch.testing.assert_close(enhancer.enhance(image), expected, atol=1e-5, rtol=0)
     assert (expected - plain.enhance(image)).abs().max() > 1e-2
+
+
+class Stops(nn.Module):
+    """Takes any size and the strength: multiplies [0, 1] pictures by two to the power of what it predicts."""
+    handles_any_size = True
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.applied = []
+
+    def thumbnail(self, x):
+        return x.mean((2, 3))
+
+    def predict(self, thumbnail):
+        return thumbnail.new_ones(len(thumbnail), 1, 1, 1)
+
+    def apply(self, x, curve=None, strength=1.0):
+        if callable(x):
+            return super().apply(x)
+        self.applied.append((tuple(x.shape), strength))
+        return ((x + 1) / 2 * 2**(curve * strength)).clamp(0, 1) * 2 - 1
+
+
+@pytest.mark.parametrize('options', [{}, {'self_ensemble': True}, {'denoise': 1e-6}], ids=str)
+def test_a_network_that_takes_any_size_runs_in_one_piece_with_the_strength(options):
+    enhancer = Enhancer(Stops(), device='cpu', max_memory=0, **options)
+    image = np.random.default_rng(0).integers(0, 50, (1100, 1000, 3), dtype=np.uint8)
+    for strength in (0.5, 1, 2):
+        result = enhancer.enhance_with_report(image, strength)
+        assert result.mode == 'direct' and 'any size' in result.reason
+        assert enhancer.network.applied[-1] == ((1, 3, 1100, 1000), strength)
+        np.testing.assert_allclose(result.image, image * 2.0**strength, atol=1)
+    np.testing.assert_array_equal(enhancer.enhance(image, 0), image)
+    result = enhancer.enhance_with_report(image[:40, :40], 1, adapt=lambda thumbnail, curve: curve * 0 + 1.5)
+    np.testing.assert_allclose(result.image, image[:40, :40] * 2.0**1.5, atol=1)
+    with pytest.raises(ValueError, match='strength is from 0 to 2, got 2.5'):
+        enhancer.enhance(image, 2.5)
+
+
+@pytest.mark.parametrize('mode', ['direct', 'exact', 'guided'])
+def test_what_is_predicted_can_be_adapted_in_every_mode(mode):
+    torch.manual_seed(0)
+    network = EMAResNetGenerator(num_feat=8, num_block=1, ema_factor=4, head='gain')
+    enhancer, image = Enhancer(network, device='cpu', mode=mode), torch.rand(3, 48, 40) / 4
+    plain = enhancer.enhance(image)
+    same = enhancer.enhance_with_report(image, adapt=lambda thumbnail, curve: curve).image
+    torch.testing.assert_close(same, plain, rtol=0, atol=1e-5)
+    brighter = enhancer.enhance_with_report(image, adapt=lambda thumbnail, curve: (curve[0] * 1.2, *curve[1:])).image
+    assert brighter.mean() / plain.mean() == pytest.approx(1.2, abs=0.02)
+
+
+@pytest.mark.parametrize('flips', [False, True])
+def test_threads_share_an_enhancer(flips):
+    """One runs in another mode than the other: neither changes what the other gets."""
+    torch.manual_seed(0)
+    network = EMAResNetGenerator(num_feat=8, num_block=1, ema_factor=4)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, 0, 0.2)
+    enhancer = Enhancer(network, device='cpu', self_ensemble=flips)
+    image = torch.rand(3, 64, 700, generator=torch.Generator().manual_seed(0)) / 4
+    expected = {mode: enhancer.enhance(image, mode=mode) for mode in ('direct', 'guided')}
+    assert (expected['direct'] - expected['guided']).abs().max() > 0.05
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda mode: enhancer.enhance_with_report(image, mode=mode), list(expected) * 4))
+    for mode, result in zip(list(expected) * 4, found):
+        assert result.mode == mode and torch.equal(result.image, expected[mode])
+
+
+def test_auto_counts_what_self_ensemble_and_denoise_hold():
+    network, image = EMAResNetGenerator(num_feat=8, num_block=1, ema_factor=4), torch.rand(3, 64, 700) / 4
+    budget = memory_needed('direct', 64, 700, net=network) + 12 * 64 * 700 * 2
+    modes = [Enhancer(network, 'cpu', max_memory=budget, self_ensemble=flips, denoise=denoise)
+             .enhance_with_report(image).mode for flips, denoise in ((True, 0), (False, 0.5), (True, 0.5))]
+    assert modes[:2] == ['direct', 'direct'] and modes[2] != 'direct'
 
 
 def test_small_pictures_are_extended(doubler):

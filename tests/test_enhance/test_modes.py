@@ -25,6 +25,16 @@ def test_choose_mode():
     assert 'GB' in choose_mode(1000, 1000, 'cpu', 'fp32', 1.1 * gigabyte)[1]
 
 
+def test_choose_mode_counts_copies():
+    """Of self-ensemble and denoise: what fits without them need not fit with them."""
+    net, height, width = build(), 800, 1000
+    budget = memory_needed('direct', height, width, net=net) + 1
+    assert choose_mode(height, width, max_memory=budget, net=net)[0] == 'direct'
+    mode, reason = choose_mode(height, width, max_memory=budget, net=net, copies=2)
+    assert mode == 'exact' and reason.endswith('in one piece 363 MB')
+    assert choose_mode(height, width, max_memory=budget + 2 * 12 * height * width, net=net, copies=2)[0] == 'direct'
+
+
 def test_memory_needed_falls_from_mode_to_mode():
     for net in (None, build()):
         direct, exact, guided = (memory_needed(mode, 3000, 4000, net=net) for mode in MODES)
