@@ -3,12 +3,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import numpy as np
 import os
 import tempfile
 import torch
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing import Any
@@ -20,6 +19,7 @@ from . import modes
 from .blend import blend
 from .denoise import denoise
 from .inference import prepare_for_inference
+from .pictures import Result, enhance_picture
 from .pretrained import load_pretrained, save_pretrained
 
 __all__ = ['Enhancer', 'Result', 'blend']
@@ -28,20 +28,6 @@ MODES = ('auto', *modes.MODES)
 PRECISIONS = ('auto', 'fp32', 'bf16')
 MIN_SIZE = 32  # of the generator's input; smaller pictures are extended
 LUMA = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709
-
-
-@dataclass(frozen=True)
-class Result:
-    """An enhanced picture and how it was made.
-
-    Attributes:
-        image: Of the type, dtype, size and device of the input.
-        mode: 'direct', 'exact' or 'guided', as it ran in the end. None where strength 0 took no network.
-        reason: Why that mode, in a line.
-    """
-    image: Any
-    mode: str | None
-    reason: str
 
 
 class Enhancer:
@@ -191,20 +177,7 @@ class Enhancer:
         def run(channels: Tensor) -> Result:
             return self._enhance_channels(channels, strength, mode, adapt)
 
-        if isinstance(image, np.ndarray):
-            return _enhance_array(image, run)
-        if isinstance(image, Tensor):
-            return _enhance_tensor(image.detach(), run)
-        from PIL import Image
-        if not isinstance(image, Image.Image):
-            raise TypeError(f'an image is an array, PIL image, tensor or a list of them, got {type(image).__name__}')
-        if image.mode.startswith('I'):  # 16 bits to a pixel
-            result = _enhance_array(np.asarray(image).clip(0, 65535).astype(np.uint16), run)
-            return replace(result, image=Image.fromarray(result.image).convert(image.mode))
-        if image.mode not in ('L', 'LA', 'RGB', 'RGBA'):
-            image = image.convert('RGBA' if image.has_transparency_data else 'RGB')
-        result = _enhance_array(np.asarray(image), run)
-        return replace(result, image=Image.fromarray(result.image, image.mode))
+        return enhance_picture(image, run)
 
     def _enhance_channels(self, image: Tensor, strength: float, mode: str, adapt: Callable | None) -> Result:
         """(..., c, h, w) in [0, 1] with any number of channels -> the same without alpha, in memory of its own."""
@@ -265,39 +238,6 @@ class Enhancer:
         if not y.sum().isfinite():
             raise ValueError('the network gave values that are not finite: its weights do not suit this picture')
         return Result(y, mode, reason if mode == planned else f'memory ran out in mode {planned}')
-
-
-def _enhance_array(image: np.ndarray, run: Callable[[Tensor], Result]) -> Result:
-    scale = {'u1': 255, 'u2': 65535}.get(image.dtype.str[1:]) or (1 if image.dtype.kind == 'f' else None)
-    if scale is None:
-        raise TypeError(f'an array holds uint8, uint16 or floating point, got {image.dtype}')
-    if image.ndim not in (2, 3, 4):
-        raise ValueError(f'an array is (h, w), (h, w, c) or (n, h, w, c), got {image.shape}')
-    pixels = image[..., None] if image.ndim == 2 else image
-    x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3), dtype=np.float32))
-    if scale > 1:  # then it is no view of the caller's array
-        x.div_(scale)
-    result = run(x)
-    y = result.image
-    del x
-    if scale > 1:
-        y.mul_(scale).round_()
-    enhanced = np.empty(pixels.shape, image.dtype)
-    enhanced[..., :y.shape[-3]] = np.moveaxis(y.numpy(), -3, -1)
-    if pixels.shape[-1] in (2, 4):  # alpha as it was, not rounded twice
-        enhanced[..., -1] = pixels[..., -1]
-    return replace(result, image=enhanced.reshape(image.shape))
-
-
-def _enhance_tensor(image: Tensor, run: Callable[[Tensor], Result]) -> Result:
-    if image.dtype != torch.uint8 and not image.is_floating_point():
-        raise TypeError(f'a tensor holds uint8 or floating point, got {image.dtype}')
-    if image.dim() not in (3, 4):
-        raise ValueError(f'a tensor is (c, h, w) or (n, c, h, w), got {tuple(image.shape)}')
-    scale = 255 if image.dtype == torch.uint8 else 1
-    result = run(image.float() / scale)
-    y = (result.image.mul_(scale).round_() if scale > 1 else result.image).to(image.dtype)
-    return replace(result, image=torch.cat([y, image[..., -1:, :, :]], dim=-3) if image.shape[-3] in (2, 4) else y)
 
 
 def _check(name: str, value: str, known: tuple[str, ...]) -> None:
