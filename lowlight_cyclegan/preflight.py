@@ -24,6 +24,7 @@ from typing import Any
 
 from .archs.baseline_arch import Baseline
 from .config import get
+from .data.camera import Camera
 from .dataset_checks import dataset_problems, picture_problems
 from .messages import first_line, nearest
 from .metrics.lpips_metric import build_lpips
@@ -118,6 +119,9 @@ def _training_problems(opt: Options) -> Problems:
     optimizers = {k: v for k, v in vars(torch.optim).items() if inspect.isclass(v)}
     for key in OPTIMIZERS:
         yield from _built(opt, f'train:{key}', optimizers, given={'params'})
+    camera = get(opt, 'train:camera')
+    if isinstance(camera, dict):
+        yield from _unknown('train:camera', camera, {'share', *inspect.signature(Camera).parameters})
     jitter = get(opt, 'train:cycle_jitter')
     if isinstance(jitter, dict):
         yield from _unknown('train:cycle_jitter', jitter, inspect.signature(ExposureJitter).parameters)

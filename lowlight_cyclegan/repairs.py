@@ -134,7 +134,7 @@ def _place(opt: dict[str, Any], root_path: str, is_train: bool) -> None:
         if 'scale' in opt:
             dataset['scale'] = opt['scale']
         for key in ('dataroot_gt', 'dataroot_lq'):
-            if dataset.get(key) is not None:
+            if isinstance(dataset.get(key), str):
                 dataset[key] = osp.expanduser(dataset[key])
     path = opt['path']
     for key, value in path.items():

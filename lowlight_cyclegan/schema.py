@@ -146,6 +146,7 @@ TRAIN: Table = {
     'warmup_iter': Option('whole', 'Iterations over which the rates rise from 0; -1: none.', -1, least=-1),
     'ema_decay': Option('number', 'Weight averaging of G, which is then what is validated; 0: off, 0.999: over about '
                         '1,000 iterations.', 0, least=0, most=1),
+    'clip_grad': Option('number', "Largest norm of G's and F's gradients; ~: any.", least=0, optional=True),
     'pool_size': Option('whole', 'Generated images kept for each discriminator.', 50, least=0),
     'gan_opt': Option('section', 'Adversarial loss, eqs. 1 and 2.',
                       {'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 1}),
@@ -157,6 +158,7 @@ TRAIN: Table = {
     'detach_exposure': Option('flag', "G's tone curve learns from the cycle alone, not from fooling D_B.", False),
     'cycle_jitter': Option('section', "Exposure and noise drawn for F's pictures on their way back to G.",
                            optional=True),
+    'camera': Option('section', 'Takes a share of the normal images anew in the dark, instead of F.', optional=True),
     'cycle_low_weight': Option('number', "Factor of the low images' half of eq. 3.", 1, least=0),
     'fixed_g': Option('texts', 'Parameters of G that are not trained, by the beginning of their names.', optional=True),
     'fixed_f': Option('texts', 'The same for F.', optional=True),
@@ -201,6 +203,10 @@ LIST: Table = {
 DATASETS: dict[str, Table] = {
     'UnpairedImageDataset': {
         **NAMED, **GT,
+        'dataroot_lq': Option('any', 'Folder or LMDB of low images, or a list of folders.', required=True),
+        'dataroot_gt': Option('any', 'Folder or LMDB of normal images, or a list of folders.', required=True),
+        'weights_lq': Option('any', 'How often a pass shows each image of those folders, a list.', optional=True),
+        'weights_gt': Option('any', 'The same for the normal images.', optional=True),
         'dataroot_teacher': Option('text', 'What a teacher made of the low images, under their names.', optional=True),
         'exclude_names': Option('text', 'List of names, without extension, that are left out.', optional=True),
         'cache': Option('flag', 'Decode every image once, into memory shared by the workers.', True),
@@ -209,6 +215,8 @@ DATASETS: dict[str, Table] = {
         'resize': Option('size', 'Images are reduced to it (shorter side, or [height, width]) before cropping.',
                          optional=True),
         'gt_size': Option('size', 'Random crops; smaller images are padded by reflection.', 256),
+        'crop_scale': Option('any', 'Crops of any size are resized to gt_size: [smallest, largest] share of what fits.',
+                             optional=True),
         'use_hflip': Option('flag', 'Horizontal flips.', True),
         'num_worker_per_gpu': Option('whole', 'Processes that crop; they pay off without the cache.', 0, least=0),
         'batch_size_per_gpu': Option('whole', 'Images of each domain in a step, for each process.', 8, least=1),

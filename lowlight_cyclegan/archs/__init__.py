@@ -2,6 +2,7 @@ from .aspp_arch import ASPP, ASPPEncoder
 from .auto_exposure_arch import AutoExposure, ToneCurve
 from .classical_arch import CLAHE, LIME, ExposureGain, ExposureGainFusion, GammaCurve
 from .ema_resnet_arch import EMA, EMAResidualBlock, EMAResNetGenerator, convert_cyclegan_generator
+from .exposure_head_arch import ExposureCurves, ExposureHead
 from .patchgan_arch import PatchGANDiscriminator
 from .retinexnet_arch import RetinexNet, convert_retinexnet
 from .ruas_arch import RUAS, convert_ruas
@@ -10,8 +11,10 @@ from .self_ensemble_arch import SelfEnsemble, self_ensemble
 from .zero_dce_arch import ZeroDCE, convert_zero_dce
 
 __all__ = [
-    'ASPP', 'ASPPEncoder', 'AutoExposure', 'CLAHE', 'EMA', 'EMAResNetGenerator', 'EMAResidualBlock', 'ExposureGain',
-    'ExposureGainFusion', 'GammaCurve', 'LIME', 'PatchGANDiscriminator', 'RUAS', 'RetinexNet', 'SCI', 'SelfEnsemble',
+    'ASPP', 'ASPPEncoder', 'AutoExposure', 'CLAHE', 'EMA', 'EMAResNetGenerator', 'EMAResidualBlock', 'ExposureCurves',
+    'ExposureGain', 'ExposureGainFusion', 'ExposureHead', 'GammaCurve', 'LIME', 'PatchGANDiscriminator', 'RUAS',
+    'RetinexNet', 'SCI', 'SelfEnsemble', 'ToneCurve', 'ZeroDCE', 'convert_cyclegan_generator', 'convert_retinexnet',
+    'convert_ruas', 'convert_sci', 'convert_zero_dce', 'self_ensemble'
     'ToneCurve', 'ZeroDCE', 'convert_cyclegan_generator', 'convert_retinexnet', 'convert_ruas', 'convert_sci',
     'convert_zero_dce', 'self_ensemble'
 ]

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from lowlight_cyclegan.registry import register_once
 from .aspp_arch import ASPPEncoder, conv_norm_relu, init_for_relu, norm_layer
-from .auto_exposure_arch import AutoExposure, ToneCurve
+from .auto_exposure_arch import AutoExposure
+from .exposure_head_arch import ExposureHead
 
 __all__ = ['EMA', 'EMAResidualBlock', 'EMAResNetGenerator', 'convert_cyclegan_generator']
 
@@ -109,8 +110,13 @@ class EMAResNetGenerator(nn.Module):
         aspp_dilations (Sequence[int]): Default: (4, 8, 16).
         upsample (str): 'deconv' (transposed convolutions, the paper) or 'resize' (nearest-neighbour upsampling and a
             3x3 convolution, which leaves no checkerboard). Default: 'deconv'.
-        head (str): 'tanh' (the picture itself, the paper) or 'gain' (added to the input after :class:`AutoExposure`, by
-            three 3x3 convolutions that see both). Default: 'tanh'.
+        head (str): Default: 'tanh'.
+
+            - 'tanh': the decoder paints the picture itself, as in the paper.
+            - 'gain': the decoder's picture is added to the input after :class:`AutoExposure`, by three 3x3
+              convolutions that see both.
+            - 'exposure': encoder and transformer, here without normalisation, which would erase the brightness, judge a
+              thumbnail for :class:`ExposureHead`. There is no decoder; any size is enhanced in bounded memory.
         gain_mean (float): Mean brightness of the output's domain, in [0, 1], for head 'gain'. Default: 0.45.
         gain_power (float): Exponent that leads from the input's to the output's domain, for head 'gain'. Default: 0.5.
     """
@@ -133,13 +139,19 @@ class EMAResNetGenerator(nn.Module):
         super().__init__()
         if upsample not in ('deconv', 'resize'):
             raise ValueError(f"upsample is 'deconv' or 'resize', got {upsample!r}.")
-        if head not in ('tanh', 'gain'):
-            raise ValueError(f"head is 'tanh' or 'gain', got {head!r}.")
+        if head not in ('tanh', 'gain', 'exposure'):
+            raise ValueError(f"head is 'tanh', 'gain' or 'exposure', got {head!r}.")
         self.head = head
-        self.encoder = ASPPEncoder(num_in_ch, num_feat, use_aspp, aspp_width, aspp_dilations)
+        seen, norm = (2 * num_in_ch + 1, None) if head == 'exposure' else (num_in_ch, 'instance')
+        self.encoder = ASPPEncoder(seen, num_feat, use_aspp, aspp_width, aspp_dilations, norm)
         channels = self.encoder.num_out_ch
         self.transformer = nn.Sequential(
-            *[EMAResidualBlock(channels, ema_factor, ema_position, use_ema) for _ in range(num_block)])
+            *[EMAResidualBlock(channels, ema_factor, ema_position, use_ema, norm) for _ in range(num_block)])
+        if head == 'exposure':
+            for block in self.transformer:
+                nn.init.zeros_(block.body[5].weight)  # a block starts as the identity
+            self.exposure = ExposureHead(channels)
+            return
         decoder = _upsample(channels, channels // 2, upsample) + _upsample(channels // 2, channels // 4, upsample)
         if head != 'gain':
             decoder += [nn.ReflectionPad2d(3), nn.Conv2d(num_feat, num_out_ch, 7)]
@@ -165,15 +177,25 @@ class EMAResNetGenerator(nn.Module):
         x = x.view_as(x) if x.requires_grad else x  # gradients of both uses are added before those of other users of x
         curve = self.predict(self.thumbnail(x))
         if detach_exposure and curve is not None:
-            curve = ToneCurve(*(value.detach() for value in curve))
+            curve = type(curve)(*(value.detach() for value in curve))
         return self.apply(x, curve)
 
+    @property
+    def handles_any_size(self):
+        """Whether memory stays bounded and :meth:`apply` takes the strength, so that no other mode is needed."""
+        return self.head == 'exposure'
+
     def thumbnail(self, x):
-        """(n, 3, h, w) in [-1, 1] -> what the prediction looks at, (n, 3, 64, 96) in [0, 1]; None for head 'tanh'."""
+        """(n, 3, h, w) in [-1, 1] -> what the prediction looks at, a small picture in [0, 1]; None for head 'tanh'."""
+        if self.head == 'exposure':
+            return self.exposure.thumbnail(x)
         return self.exposure.thumbnail((_pad(x) + 1) / 2) if self.head == 'gain' else None
 
     def predict(self, thumbnail):
-        """:meth:`thumbnail` -> :class:`ToneCurve` of each image; None for head 'tanh'."""
+        """:meth:`thumbnail` -> ``ToneCurve`` or ``ExposureCurves`` of each image; None for head 'tanh'."""
+        if self.head == 'exposure':
+            gain, seen = self.exposure.encoder_input(thumbnail)
+            return self.exposure.predict(gain, self.transformer(self.encoder(seen)))
         return self.exposure.predict(thumbnail) if self.head == 'gain' else None
 
     def apply(self, x, curve=None, strength=1.0):
@@ -181,14 +203,17 @@ class EMAResNetGenerator(nn.Module):
 
         Args:
             x (Tensor): (n, 3, h, w) in [-1, 1].
-            curve (ToneCurve | None): :meth:`predict` of it.
-            strength (float): Share of the change: 0 gives x, 1 the enhanced picture. Default: 1.
+            curve (ToneCurve | ExposureCurves | None): :meth:`predict` of it.
+            strength (float): Share of the change: 0 gives x, 1 the enhanced picture; head 'exposure' has values above 1
+                exaggerate. Default: 1.
 
         Returns:
             Tensor: (n, 3, h, w) in [-1, 1].
         """
         if callable(x):
             return super().apply(x)
+        if self.head == 'exposure':
+            return self.exposure.apply(x, curve, strength)
         h, w = x.shape[2:]
         padded = _pad(x)
         if self.head == 'gain':

@@ -35,15 +35,29 @@ class ImageSet:
 
     def __init__(self, key, opt):
         self.key = key
-        self.root = osp.expanduser(opt[f'dataroot_{key}'])  # BasicSR does so for lq and gt alone
-        self.crop = height_width(opt['gt_size'])
+        folders = opt[f'dataroot_{key}']
+        folders = folders if isinstance(folders, list) else [folders]
+        roots = [osp.expanduser(folder) for folder in folders]  # BasicSR does so for lq and gt alone
+        weights = opt.get(f'weights_{key}') or [1] * len(roots)
+        if len(weights) != len(roots):
+            raise ValueError(f'weights_{key}: has {len(weights)} numbers for {len(roots)} folders of dataroot_{key}')
+        if len(roots) > 1 and opt['io_backend']['type'] == 'lmdb':
+            raise ValueError(f'dataroot_{key}: several folders need io_backend: type: disk')
+        self.root = ', '.join(roots)
+        # Crops of any scale are resized; others need images that are large enough.
+        self.crop = (1, 1) if opt.get('crop_scale') else height_width(opt['gt_size'])
         self.resize = opt.get('resize')
         self.chunks = []
         self.places = []  # (chunk, start, height, width) of each image in RAM
         self.shapes = []  # (3, h, w) of each image, filled by scan
 
-        images = scan_images(self.root, f'dataroot_{key}', opt['io_backend'])
-        self.reader = FileReader(opt['io_backend'], {key: self.root})
+        images = []
+        self.weights = {}  # path -> how often a pass shows the image
+        for root, weight in zip(roots, weights):
+            found = scan_images(root, f'dataroot_{key}', opt['io_backend'])
+            images += found
+            self.weights.update((path, weight) for _, path in found)
+        self.reader = FileReader(opt['io_backend'], {key: roots[0]})
         excluded = set(read_name_list(opt['exclude_names'], 'exclude_names')) if opt.get('exclude_names') else set()
         self.names = {path: name for name, path in images if name not in excluded}
         self.paths = list(self.names)
@@ -119,7 +133,9 @@ class ImageSet:
                 self.release()
         if not paths:
             raise ValueError(f"dataroot_{self.key}: none of the {len(self.paths)} images in '{self.root}' can be read")
-        self.paths = paths
+        self.paths, self.shapes, self.places = (
+            [value for path, value in zip(paths, values) for _ in range(self.weights[path])]
+            for values in (paths, self.shapes, self.places))
         return size
 
     def _hold(self, img):

@@ -4,6 +4,7 @@ import os
 import torch
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import DATASET_REGISTRY
+from torch.nn import functional as F
 from torch.utils import data as data
 
 from lowlight_cyclegan.data.image_set import ImageSet, height_width
@@ -31,12 +32,16 @@ class UnpairedImageDataset(data.Dataset):
 
     Args:
         opt (dict): Config for train datasets. It contains the following keys:
-            dataroot_lq (str): Folder or LMDB of low-light images.
-            dataroot_gt (str | None): Folder or LMDB of normal-light images; None for low images alone.
+            dataroot_lq (str | list[str]): Folder or LMDB of low-light images; or several folders.
+            dataroot_gt (str | list[str] | None): The same of normal-light images; None for low images alone.
+            weights_lq, weights_gt (list[int]): How often a pass shows each image of a folder. Default: once.
             dataroot_teacher (str | None): Folder or LMDB of what a teacher made of the low images, under their names
                 (without extension) and in their sizes. Default: None.
             io_backend (dict): IO backend type (disk | lmdb) and its own options.
             gt_size (int | list[int]): Crops: side of a square, or [h, w]. Smaller images are reflect-padded.
+            crop_scale (list[float]): Resize crops of a random size and a slightly random shape to gt_size, antialiased:
+                [smallest, largest] share of the largest crop that fits; three of ten are transposed, which makes
+                upright pictures of lying ones. Default: None, crops of gt_size.
             use_hflip (bool): Use horizontal flips.
             resize (int | list[int]): Reduce images before cropping (area interpolation): an int is the length of the
                 shorter side, smaller images stay as they are; [h, w] is the exact size. Default: None.
@@ -69,6 +74,7 @@ class UnpairedImageDataset(data.Dataset):
                 raise ValueError(f'{key}: {size} is neither {meaning} in pixels nor [height, width]')
         self.opt = opt
         self.crop = height_width(opt['gt_size'])
+        self.crop_scale = opt.get('crop_scale')
         self.use_hflip = opt['use_hflip']
         self.seed = (opt.get('manual_seed') or 0) % 2**64
         self.low = ImageSet('lq', opt)
@@ -155,8 +161,22 @@ class UnpairedImageDataset(data.Dataset):
     def _augment(self, img, rng):
         """Random crop and flip of (c, h, w); the result never shares memory with img."""
         h, w = self.crop
+        if self.crop_scale:
+            return self._resized_crop(img, rng)
         top, left = (int(rng.integers(side - crop + 1)) for side, crop in zip(img.shape[1:], self.crop))
         hflip = rng.random(3)[0] < 0.5  # three numbers, so that older runs continue with the same draws
         crop = img[:, top:top + h, left:left + w]
         return crop.flip(2).contiguous() if self.use_hflip and hflip else crop.clone(
             memory_format=torch.contiguous_format)
+
+    def _resized_crop(self, img, rng):
+        if rng.random() < 0.3:
+            img = img.transpose(1, 2)
+        shape = self.crop[0] / self.crop[1] * rng.uniform(0.8, 1.25)  # height / width
+        scale = rng.uniform(*self.crop_scale)
+        height = min(img.shape[1], img.shape[2] * shape) * scale
+        h, w = max(1, round(height)), max(1, round(height / shape))
+        top, left = (int(rng.integers(side - crop + 1)) for side, crop in zip(img.shape[1:], (h, w)))
+        crop = img[None, :, top:top + h, left:left + w].float()
+        crop = F.interpolate(crop, self.crop, mode='bilinear', antialias=True)[0].round().to(torch.uint8)
+        return crop.flip(2) if self.use_hflip and rng.random() < 0.5 else crop

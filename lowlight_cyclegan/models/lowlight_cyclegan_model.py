@@ -10,7 +10,9 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
 from basicsr.utils.registry import MODEL_REGISTRY
 from collections import OrderedDict
+from torch import nn
 
+from lowlight_cyclegan.data.camera import Camera
 from lowlight_cyclegan.registry import register_once
 from .exposure_jitter import ExposureJitter
 from .image_pool import ImagePool
@@ -35,6 +37,9 @@ class LowLightCycleGANModel(LowLightModel):
     - ``cycle_jitter`` (dict): Arguments of :class:`ExposureJitter`, for F's pictures on their way back to G.
     - ``cycle_low_weight`` (float): Factor of the low images' half of eq. 3, F(G(X)) against X, which has G keep their
       noise for F to restore. At 0 that call of F is left out. Default: 1.
+    - ``camera`` (dict): Arguments of :class:`Camera`, and ``share``: that part of the normal images comes to G from the
+      camera, which takes them anew in the dark, instead of from F.
+    - ``clip_grad`` (float): Largest norm of the generators' gradients.
     - ``fixed_g``, ``fixed_f`` (list[str]): Parameters that are not trained, by the beginning of their names.
     - ``distill_opt`` (dict): Loss of G(X) against a teacher's pictures of X, which the dataset gives as ``teacher``.
     """
@@ -49,6 +54,9 @@ class LowLightCycleGANModel(LowLightModel):
         self.g_options = {'detach_exposure': True} if train_opt.get('detach_exposure') else {}
         self.cycle_jitter = ExposureJitter(**train_opt['cycle_jitter']) if train_opt.get('cycle_jitter') else None
         self.cycle_low_weight = train_opt.get('cycle_low_weight', 1)
+        camera_opt = {'share': 0} if train_opt.get('camera') is None else dict(train_opt['camera'])
+        self.camera_share, self.camera = camera_opt.pop('share', 1), Camera(**camera_opt)
+        self.clip_grad = train_opt.get('clip_grad')
         self.pools = {name: ImagePool(train_opt.get('pool_size', 50)) for name in ('d_a', 'd_b')}
         self._warned = set()
 
@@ -71,6 +79,7 @@ class LowLightCycleGANModel(LowLightModel):
         """
         net_g, net_f, net_d_a, net_d_b = self.networks.values()
         low, normal = self.lq, self.gt  # X and Y, (n, 3, h, w) in [-1, 1]
+        camera, translated = normal.tensor_split([round(self.camera_share * len(normal))])  # how they get dark
         same_low = same_normal = cycled_low = None
         losses = OrderedDict()
 
@@ -81,11 +90,13 @@ class LowLightCycleGANModel(LowLightModel):
 
         # Translate there and back; for the identity loss, also what should stay as it is.
         with self._autocast():
-            if self.cri_identity is None:
-                fake_low = net_f(normal)
+            if self.cri_identity is not None:
+                fake_low, same_low = net_f(torch.cat([translated, low])).tensor_split([len(translated)])
             else:
-                fake_low, same_low = net_f(torch.cat([normal, low])).chunk(2)
+                fake_low = net_f(translated) if len(translated) else translated
             way_back = fake_low if self.cycle_jitter is None else self.cycle_jitter(at_least_fp32(fake_low))
+            if len(camera):
+                way_back = torch.cat([self.camera((camera + 1) / 2)[0] * 2 - 1, at_least_fp32(way_back)])
             if self.cri_identity is not None:
                 fake_normal, same_normal = net_g(torch.cat([low, normal]), **self.g_options).chunk(2)
                 cycled_normal = net_g(way_back)
@@ -95,11 +106,12 @@ class LowLightCycleGANModel(LowLightModel):
                 fake_normal, cycled_normal = net_g(torch.cat([low, way_back])).chunk(2)
             if self.cycle_low_weight:
                 cycled_low = net_f(fake_normal)
-            logits_b, logits_a = bare_d_b(fake_normal), bare_d_a(fake_low)
+            logits_b, logits_a = bare_d_b(fake_normal), bare_d_a(fake_low) if len(translated) else None
 
         # Losses of the generators.
         losses['l_gan_g'] = self.cri_gan(at_least_fp32(logits_b), True)  # eq. 2: -ln D_B(G(x))
-        losses['l_gan_f'] = self.cri_gan(at_least_fp32(logits_a), True)
+        if logits_a is not None:
+            losses['l_gan_f'] = self.cri_gan(at_least_fp32(logits_a), True)
         losses['l_cycle'] = self.cri_cycle(at_least_fp32(cycled_normal), normal)  # eq. 3: G(F(y)) and y, F(G(x)) and x
         if cycled_low is not None:
             cycle_low = self.cri_cycle(at_least_fp32(cycled_low), low)
@@ -114,20 +126,26 @@ class LowLightCycleGANModel(LowLightModel):
         # Update the generators (eq. 1).
         self.optimizer_g.zero_grad()
         sum(losses.values()).backward()
+        if self.clip_grad:
+            nn.utils.clip_grad_norm_([p for group in self.optimizer_g.param_groups for p in group['params']],
+                                     self.clip_grad)
         self.optimizer_g.step()
 
         # Losses of the discriminators: half of eq. 2, on real images and a history of generated ones.
         self._set_requires_grad(('d_a', 'd_b'), True)
         for name, net_d, real, fake in (('d_a', net_d_a, low, fake_low), ('d_b', net_d_b, normal, fake_normal)):
+            if not len(fake):  # the camera takes all
+                continue
             with self._autocast():
-                real, fake = net_d(torch.cat([real, self.pools[name].query(fake.detach())])).chunk(2)  # logits
+                images = torch.cat([real, self.pools[name].query(fake.detach())])
+                real, fake = net_d(images).tensor_split([len(real)])  # logits
             losses[f'l_{name}'] = 0.5 * (
                 self.cri_gan(at_least_fp32(real), True, is_disc=True) +
                 self.cri_gan(at_least_fp32(fake), False, is_disc=True))
 
         # Update the discriminators.
         self.optimizer_d.zero_grad()
-        (losses['l_d_a'] + losses['l_d_b']).backward()
+        sum(losses[key] for key in ('l_d_a', 'l_d_b') if key in losses).backward()
         self.optimizer_d.step()
 
         cycled = cycled_normal if cycled_low is None else cycled_low
@@ -152,7 +170,7 @@ class LowLightCycleGANModel(LowLightModel):
         guess = torch.full((1, ), 0.5 if self.cri_gan.gan_type == 'lsgan' else 0.0)
         chance = 0.5 * (self.cri_gan(guess, True, is_disc=True) + self.cri_gan(guess, False, is_disc=True)).item()
         for name in ('d_a', 'd_b'):
-            loss = log[f'l_{name}']
+            loss = log.get(f'l_{name}', chance)
             if loss < 0.05 * chance:
                 self._warn_once(f'{name.upper()} tells real from generated images with hardly an error (its loss is '
                                 f'{loss:.4f}, guessing would give {chance:.2f}): its generator learns little from it '

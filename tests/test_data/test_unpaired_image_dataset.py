@@ -424,3 +424,35 @@ def test_folders_without_usable_images_are_refused(folders):
         file.rename(file.with_suffix('.heic'))
     with pytest.raises(ValueError, match=r'dataroot_gt: no image in .*4 other files, such as 0\.heic'):
         make(folders)
+
+
+def test_several_folders_with_weights(folders):
+    dataset = make(folders, dataroot_lq=[str(folders / 'lq'), str(folders / 'gt')], weights_lq=[1, 3],
+                   dataroot_gt=[str(folders / 'gt')])
+    counts = [dataset.low.paths.count(path) for path in dict.fromkeys(dataset.low.paths)]
+    assert len(dataset) == 5 + 3 * 4 and counts == [1] * 5 + [3] * 4
+    first, again = [index for index, path in enumerate(dataset.low.paths) if path == dataset.low.paths[5]][:2]
+    assert torch.equal(dataset.low[first], dataset.low[again]) and len(dataset.normal) == 4
+
+
+@pytest.mark.parametrize('changes, line', [
+    ({'weights_gt': [1, 2]}, 'weights_gt: has 2 numbers for 1 folders of dataroot_gt'),
+    ({'dataroot_lq': ['a.lmdb', 'b.lmdb'], 'io_backend': {'type': 'lmdb'}}, 'several folders need'),
+])
+def test_folders_that_do_not_suit(folders, changes, line):
+    with pytest.raises(ValueError, match=line):
+        make(folders, **changes).low  # noqa: B018
+
+
+def test_resized_crops_show_most_of_a_picture(folders):
+    """A bright frame around a dark middle: whatever the crop, part of both is seen, at the size that is asked for."""
+    img = np.full((90, 120, 3), 255, np.uint8)
+    img[15:-15, 15:-15] = 0
+    for key in ('lq', 'gt'):
+        for path in (folders / key).iterdir():
+            cv2.imwrite(str(path), img)
+    dataset = make(folders, crop_scale=[0.9, 1.0], gt_size=[16, 24])
+    samples = [dataset[SampleIndex(0, 0, draw)]['lq'] for draw in range(20)]
+    assert all(sample.shape == (3, 16, 24) and sample.dtype == torch.uint8 for sample in samples)
+    assert all(sample.max() > 200 and sample.min() < 50 for sample in samples)
+    assert len({sample.float().mean().item() for sample in samples}) > 10

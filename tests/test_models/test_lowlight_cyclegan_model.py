@@ -81,6 +81,42 @@ def test_share_of_the_low_images_cycle(toy_opt):
         assert model.visuals['cycled'].eq(0.75).all()
 
 
+def test_the_camera_takes_its_share(toy_opt):
+    """Of 4 normal images the camera darkens 3, F one; all come back to G, and D_A sees F's alone."""
+    toy_opt['train'].update(camera={'share': 0.75, 'kinds': {'even': 1}}, identity_opt=None, cycle_low_weight=0)
+    model = build_model(toy_opt)
+    hold(model, g=1.0, f=0.5)
+    seen = {'f': [], 'd_a': []}
+    for name, inputs in seen.items():
+        model.networks[name].register_forward_hook(lambda net, args, out, inputs=inputs: inputs.append(args[0]))
+    model.feed_data(batch(1, n=4))
+    losses = model._train_step()
+    normal, cycled = model.gt, model.visuals['cycled']
+    assert torch.equal(seen['f'][0], normal[3:]) and len(seen['d_a'][0]) == 1
+    assert torch.equal(cycled[3:], 0.5 * normal[3:])  # F's way
+    assert (cycled[:3].mean((1, 2, 3)) < normal[:3].mean((1, 2, 3))).all()  # the camera's
+    assert losses['l_cycle'].item() == pytest.approx(10 * (cycled - normal).abs().mean().item(), rel=1e-5)
+
+
+def test_the_camera_may_take_all(toy_opt):
+    toy_opt['train'].update(camera={}, identity_opt=None, cycle_low_weight=0)
+    model = build_model(toy_opt)
+    before = {key: value.clone() for key, value in weights(model).items()}
+    train(model, [1])
+    moved = {key.split('.')[0] for key, value in weights(model).items() if not torch.equal(value, before[key])}
+    assert moved == {'g', 'd_b'} and not {'l_gan_f', 'l_d_a'} & model.get_current_log().keys()
+
+
+def test_gradients_are_clipped(toy_opt):
+    toy_opt['train'].update(clip_grad=1e-3)
+    model = build_model(toy_opt)
+    model.optimizer_g.step = lambda: None
+    model.feed_data(batch(1))
+    model.optimize_parameters(1)
+    norms = [p.grad.norm() for name in 'gf' for p in model.networks[name].parameters() if p.grad is not None]
+    assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
 def test_distillation_compares_with_the_teacher(toy_opt):
     toy_opt['train']['distill_opt'] = dict(type='L1Loss', loss_weight=2)
     model = build_model(toy_opt)

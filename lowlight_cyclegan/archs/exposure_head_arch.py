@@ -1,0 +1,243 @@
+"""Exposure in linear light, predicted from a thumbnail and applied at any size: head 'exposure' of the generator.
+
+A dark photograph is, to a good approximation, a bright one whose linear light was divided by a constant, or by a
+constant that varies over the scene. The head predicts that constant in stops, for the picture and on a bilateral grid
+(places and levels of brightness), with a power, a shoulder that keeps highlights, and the balance between curving each
+channel by itself and scaling all three alike. It starts from the rule that is hard to beat on evenly dark photographs,
+one gain that brings the mean brightness to 0.45, and learns how far to follow it. What the gain lifts with the picture,
+noise, is then reduced by a small network that knows the local gain.
+
+References:
+    Chen, Paris and Durand, "Real-time Edge-Aware Image Processing with the Bilateral Grid", SIGGRAPH 2007: the grid.
+    Gharbi et al., "Deep Bilateral Learning for Real-Time Image Enhancement", SIGGRAPH 2017: one that is predicted.
+    Zhang et al., "FFDNet: Toward a Fast and Flexible Solution for CNN based Image Denoising", TIP 2018: denoising at
+        half the resolution, told how strong the noise is.
+"""
+import torch
+from torch import nn
+from torch.nn import functional as F
+from typing import NamedTuple
+
+__all__ = ['ExposureCurves', 'ExposureHead', 'exposure_gain', 'from_linear', 'to_linear']
+
+THUMBNAIL = 128  # height and width of what the prediction looks at
+DARKEST = 1 / 255  # keeps logarithms of brightness finite
+LEVELS = 5.545  # log((1 + DARKEST) / DARKEST), the range of these logarithms
+TILE = 512  # side of what is computed at a time where no gradients are needed
+
+
+def to_linear(x):
+    """sRGB in [0, 1] to linear light in [0, 1] (IEC 61966-2-1), for tensors of any shape."""
+    return torch.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055)**2.4)
+
+
+def from_linear(x):
+    """Linear light in [0, 1] to sRGB in [0, 1] (IEC 61966-2-1), for tensors of any shape."""
+    return torch.where(x <= 0.0031308, x * 12.92, 1.055 * x.clamp_min(0.0031308)**(1 / 2.4) - 0.055)
+
+
+def exposure_gain(x, target=0.45):
+    """Stops of the one exposure gain: the factor in linear light, at least 1, that brings the mean to a target.
+
+    Args:
+        x (Tensor): (n, 3, h, w) in [0, 1], sRGB.
+        target (float): Mean of the clipped sRGB values over pixels and channels. Default: 0.45.
+
+    Returns:
+        Tensor: (n, 1, 1, 1), from 0 to 9 stops.
+    """
+    light = to_linear(x)
+    low = x.new_zeros(len(x), 1, 1, 1)
+    high = low + 9
+    for _ in range(16):  # to 1/7000 stop
+        middle = (low + high) / 2
+        dark = from_linear((light * torch.exp2(middle)).clamp_max(1)).mean((1, 2, 3), keepdim=True) < target
+        low, high = torch.where(dark, middle, low), torch.where(dark, high, middle)
+    return low
+
+
+class ExposureCurves(NamedTuple):
+    """What is predicted of n pictures, free of their size; means of two predictions are predictions.
+
+    Attributes:
+        picture (Tensor): Stops of the whole picture, and its power, shoulder and mix before they are bounded, (n, 4).
+        grid (Tensor): What places add: stops at each level of brightness, then power, shoulder and mix,
+            (n, levels + 3, rows, columns).
+    """
+    picture: torch.Tensor
+    grid: torch.Tensor
+
+
+class ExposureHead(nn.Module):
+    """Predicts :class:`ExposureCurves` from the features of a thumbnail and applies them to the picture.
+
+    Black stays black and white stays white whatever is predicted; ``strength`` 0 is the identity.
+
+    Args:
+        channels (int): Channels of the features.
+        levels (int): Levels of brightness of the grid. Default: 6.
+        width (int): Channels of the convolutions against noise. Default: 16.
+    """
+
+    def __init__(self, channels, levels=6, width=16):
+        super().__init__()
+        self.levels = levels
+        self.reduce = nn.Sequential(nn.Conv2d(channels, channels, 3, stride=2, padding=1), nn.LeakyReLU(0.2))
+        self.picture = nn.Sequential(nn.Linear(2 * channels, channels), nn.LeakyReLU(0.2), nn.Linear(channels, 5))
+        self.grid = nn.Sequential(
+            nn.Conv2d(3 * channels, channels, 1), nn.LeakyReLU(0.2), nn.Conv2d(channels, levels + 3, 3, padding=1))
+        sizes = [13, width, width, width, 12]  # a block of 2x2 pixels and its gain -> what to add to the block
+        layers = []
+        for in_ch, out_ch in zip(sizes, sizes[1:]):
+            layers += [nn.Conv2d(in_ch, out_ch, 3, padding=1), nn.LeakyReLU(0.1)]
+        self.denoiser = nn.Sequential(*layers[:-1])
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(module.weight, 0.2)
+                nn.init.zeros_(module.bias)
+        for last in (self.picture[-1], self.grid[-1], self.denoiser[-1]):
+            nn.init.zeros_(last.weight)
+
+    def thumbnail(self, x):
+        """(n, 3, h, w) in [-1, 1] -> (n, 3, 128, 128) in [0, 1], averages over areas."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.picture[0].weight.dtype)
+            n, c, h, w = x.shape
+            blocks = min(h, w) // (2 * THUMBNAIL)
+            if blocks > 1 and not torch.compiler.is_compiling():  # averages of large pictures come cheaper in two steps
+                x = F.interpolate(x, (h // blocks, w // blocks), mode='area')
+            small = area_weights(x.shape[2], x) @ x @ area_weights(x.shape[3], x).T
+            return ((small + 1) / 2).clamp(0, 1)
+
+    @staticmethod
+    def encoder_input(thumbnail):
+        """Thumbnail -> :func:`exposure_gain` of it, and what the encoder sees, (n, 7, 128, 128).
+
+        These are the thumbnail under that gain, its logarithm, and the gain.
+        """
+        with torch.no_grad(), torch.autocast(thumbnail.device.type, enabled=False):
+            gain = exposure_gain(thumbnail.clamp(0, 1))
+            exposed = from_linear((to_linear(thumbnail) * torch.exp2(gain)).clamp(0, 1))
+            logarithm = (thumbnail + DARKEST).log() / 2.7 + 1
+            planes = (gain / 4.5 - 1).expand(-1, 1, *thumbnail.shape[2:])
+            return gain, torch.cat([exposed * 2 - 1, logarithm, planes], dim=1)
+
+    def predict(self, gain, features):
+        """The thumbnail's exposure gain, (n, 1, 1, 1), and features, (n, channels, h, w) -> its curves."""
+        places = self.reduce(features)  # (n, channels, h / 2, w / 2)
+        summary = torch.cat([places.mean((2, 3)), places.amax((2, 3))], dim=1)
+        everywhere = summary[:, :, None, None].expand(-1, -1, *places.shape[2:])
+        grid = self.grid(torch.cat([places, everywhere], dim=1))
+        dtype = torch.promote_types(grid.dtype, torch.float32)
+        picture, follow = self.picture(summary).to(dtype).split([4, 1], dim=1)
+        stops = 2 * picture[:, :1] + torch.sigmoid(2 * follow + 1) * gain.flatten(1)  # at first 0.73 of the rule
+        return ExposureCurves(torch.cat([stops, picture[:, 1:]], dim=1), grid.to(dtype))
+
+    def apply(self, x, curves, strength=1.0):
+        """The picture under its curves. (With a function in the place of x it is ``nn.Module.apply``.)
+
+        Without gradients it is computed in tiles, with the same result in bounded memory.
+
+        Args:
+            x (Tensor): (n, 3, h, w) in [-1, 1].
+            curves (ExposureCurves): :meth:`predict` of it.
+            strength (float): Factor of stops, of the logarithm of the power, of the shoulder and of the denoising. 0
+                leaves x as it is, above 1 exaggerates. Default: 1.
+
+        Returns:
+            Tensor: (n, 3, h, w) in [-1, 1].
+        """
+        if callable(x):
+            return super().apply(x)
+        n, _, h, w = x.shape
+        # Everything is computed on blocks of 2x2 pixels, which share their curve.
+        rows, columns = (spline_weights((size + 1) // 2, knots, curves.grid)
+                         for size, knots in zip((h, w), curves.grid.shape[2:]))
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or n * h * w <= TILE**2:
+            return self._apply_whole(x, curves.picture, rows @ curves.grid @ columns.T, strength)
+        margin = len(self.denoiser) // 2 + 2  # blocks beyond a tile that its own depend on
+        y = x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, torch.float32))
+        for top in range(0, h, TILE):
+            first, last = max(0, top // 2 - margin), (top + TILE) // 2 + margin
+            grid = rows[first:last] @ curves.grid
+            for left in range(0, w, TILE):
+                start, stop = max(0, left // 2 - margin), (left + TILE) // 2 + margin
+                tile = self._apply_whole(x[:, :, 2 * first:2 * last, 2 * start:2 * stop], curves.picture,
+                                         grid @ columns[start:stop].T, strength)
+                tile = tile[:, :, top - 2 * first:, left - 2 * start:]
+                y[:, :, top:top + TILE, left:left + TILE] = tile[:, :, :TILE, :TILE]
+        return y
+
+    def _apply_whole(self, x, picture, grid, strength):
+        h, w = x.shape[2:]
+        with torch.autocast(x.device.type, enabled=False):
+            x = (x.to(grid.dtype) + 1) / 2
+            if h % 2 or w % 2:
+                x = F.pad(x, (0, w % 2, 0, h % 2), mode='replicate')
+            blocks = F.pixel_unshuffle(x, 2)  # (n, 12, h / 2, w / 2): red of the four pixels, green, blue
+            stops, power, shoulder, mix = self._curves_of_blocks(blocks, picture, grid, strength)
+            blocks = self._expose(blocks, stops, power, shoulder, mix)
+        blocks = self._denoise(blocks, stops, strength)
+        return F.pixel_shuffle(blocks, 2)[:, :, :h, :w] * 2 - 1
+
+    def _curves_of_blocks(self, blocks, picture, grid, strength):
+        """(n, 1, h / 2, w / 2) each: stops, power, width of the shoulder in [0, 0.7) and mix in (0, 1)."""
+        luminance = blocks.mean(1, keepdim=True)
+        level = ((luminance + DARKEST).log() / LEVELS + 1).clamp(0, 1) * (self.levels - 1)
+        picture = picture[:, :, None, None]
+        stops = picture[:, :1]
+        for k in range(self.levels):
+            stops = stops + (1 - (level - k).abs()).clamp_min(0) * grid[:, k:k + 1]
+        power, shoulder, mix = (picture[:, 1:] + grid[:, self.levels:]).split(1, dim=1)
+        return (strength * stops.clamp(-2, 10), torch.exp(strength * 0.6 * torch.tanh(power)),
+                min(strength, 1) * 0.7 * torch.sigmoid(-shoulder - 3), torch.sigmoid(mix))
+
+    @staticmethod
+    def _expose(x, stops, power, shoulder, mix):
+        """Curve in linear light v: t = 2^stops v^power below the knee; above, a hyperbola that ends in white at v = 1.
+
+        The hyperbola k + (t - k) / (1 + c (t - k)) continues t with its slope at the knee k; c puts its end at 1. The
+        channels of x are those of the blocks, (n, 12, h, w) in [0, 1].
+        """
+        light = to_linear(x)
+        t = light * torch.exp2(stops + (power - 1) * light.clamp_min(1e-6).log2())  # 0 stays 0
+        white = torch.exp2(stops)  # t of v = 1
+        knee = (1 - shoulder) * white.clamp_max(1)
+        bend = 1 / (1 - knee).clamp_min(1e-6) - 1 / (white - knee).clamp_min(1e-6)
+        above = (t - knee).clamp_min(0)
+        each = torch.minimum(t, knee) + above / (1 + bend * above)
+        n, _, h, w = x.shape
+        highest = light.view(n, 3, 4, h, w).amax(1).clamp_min(1e-6)  # of the three channels of a pixel
+        ratio = each.view(n, 3, 4, h, w).amax(1) / highest
+        alike = light * ratio.repeat(1, 3, 1, 1)
+        return from_linear(torch.lerp(each, alike, mix))
+
+    def _denoise(self, blocks, stops, strength):
+        """Noise was lifted by the gain: what the network finds is added by the share 1 - 2^-stops, nothing at 0.
+
+        Where the surroundings are black or white nothing is added either.
+        """
+        around = F.avg_pool2d(blocks.mean(1, keepdim=True), 3, 1, 1, count_include_pad=False)
+        share = min(strength, 1) * (1 - torch.exp2(-stops.clamp_min(0))) * (20 * around * (1 - around)).clamp(0, 1)
+        residual = self.denoiser(torch.cat([blocks - 0.5, stops / 4], dim=1))
+        return (blocks + share * residual.to(blocks.dtype)).clamp(0, 1)
+
+
+def area_weights(size, like, out=THUMBNAIL):
+    """Matrix (out, size) that averages ``size`` pixels over ``out`` equal areas."""
+    edges = torch.arange(out + 1, dtype=like.dtype, device=like.device) * (size / out)
+    pixels = torch.arange(size, dtype=like.dtype, device=like.device)
+    overlap = torch.minimum(pixels + 1, edges[1:, None]) - torch.maximum(pixels, edges[:-1, None])
+    return overlap.clamp_min(0) * (out / size)
+
+
+def spline_weights(size, knots, like):
+    """Matrix (size, knots) that interpolates ``size`` pixels between equally spaced knots by a cubic B-spline."""
+    place = (torch.arange(size, dtype=like.dtype, device=like.device) + 0.5) * (knots / size) - 0.5
+    knot = torch.arange(-1, knots + 1, dtype=like.dtype, device=like.device)
+    distance = (place[:, None] - knot).abs()
+    weights = torch.where(distance < 1, 2 / 3 - distance**2 + distance**3 / 2, (2 - distance).clamp_min(0)**3 / 6)
+    # The knots beyond the edges repeat those at the edges.
+    first, last = weights[:, :1] + weights[:, 1:2], weights[:, -2:-1] + weights[:, -1:]
+    weights = torch.cat([first, weights[:, 2:-2], last], dim=1)
+    return weights / weights.sum(1, keepdim=True)
