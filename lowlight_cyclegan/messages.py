@@ -52,6 +52,8 @@ def explain_run(error: BaseException) -> str | None:
 
     A data loader worker or another process that is lost reaches us as RuntimeError.
     """
+    if isinstance(error, ModuleNotFoundError) and error.name == 'basicsr':
+        return 'this needs BasicSR, which is not installed: scripts/README.md says how, on any Python from 3.10 on'
     if isinstance(error, OSError) and error.filename is not None:
         return f'{error.filename}: {error.strerror}. Mend this and continue with --auto_resume.'
     if isinstance(error, (ValueError, OSError)):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
-from lowlight_cyclegan.messages import explain, fail
+from lowlight_cyclegan.messages import explain, explain_run, fail
 
 COMMANDS = ('enhance', 'video', 'web', 'export', 'train', 'test', 'data', 'evaluate', 'ablate', 'info', 'attach',
             'detach', 'completion')
@@ -70,3 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise SystemExit(130) from None
         except (ValueError, OSError) as error:
             fail(explain(error))
+        except ModuleNotFoundError as error:
+            line = explain_run(error)
+            if line is None:
+                raise
+            fail(line)

@@ -31,6 +31,18 @@ def test_submodules_import_without_register():
     assert result.stdout.strip() == 'EMAResNetGenerator', result.stderr
 
 
+def test_missing_basicsr_is_one_line():
+    """On Python 3.13 and later, a plain installation comes without it."""
+    result = python('-c', """
+import sys
+sys.modules['basicsr'] = None  # as if it were not installed
+from lowlight_cyclegan.commands import main
+main(['train', '-opt', 'train_lol.yml'])
+""")
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1, result.stderr
+    assert 'needs BasicSR' in result.stderr
+
+
 def test_help_names_all_commands(capsys):
     cli.main([])
     text = capsys.readouterr().out
