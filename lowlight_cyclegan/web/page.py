@@ -72,7 +72,7 @@ def build_page(models: Mapping[str, Callable[[], Enhancer]], worker: Executor, p
             return refuse(TOO_MANY)
         name, start = Path(path).name, time.monotonic()
         try:
-            new, (width, height) = worker.submit(lambda: photos.add(path, models[model]())).result()
+            new, (width, height), note = worker.submit(lambda: photos.add(path, models[model]())).result()
         except FileNotFoundError:
             return refuse(GONE)
         except ValueError as error:
@@ -82,8 +82,8 @@ def build_page(models: Mapping[str, Callable[[], Enhancer]], worker: Executor, p
             logging.getLogger('lowlight_cyclegan').exception('%s: %s', name, error)
             return refuse(f'{name}: this machine could not work on it, perhaps for want of memory: try a smaller one.')
         photos.remove(token)
-        status = _status(f'{name} · {width} × {height} · {time.monotonic() - start:.1f} s')
-        return [status, gradio.Column(visible=True), photos.preview(new, strength), link_to(new, strength), new]
+        said = f'{name} · {width} × {height} · {time.monotonic() - start:.1f} s{f" · {note}" if note else ""}'
+        return [_status(said), gradio.Column(visible=True), photos.preview(new, strength), link_to(new, strength), new]
 
     def enhance_upload(path: str | None, model: str, strength: int, token: str | None,
                        request: gradio.Request) -> list[Any]:

@@ -1,7 +1,8 @@
 """Photos of the page on disk: each is a folder with the upload, the network's picture and the previews.
 
 The folder's name is a random token. Previews and the download blend from what lies there, so the network runs once for
-a photo, and a photo goes when it was not used for some time or when space is short.
+a photo, and a photo goes when it was not used for some time or when space is short. What lies there is sRGB, which the
+network knows; the download has the colours of the upload.
 """
 from __future__ import annotations
 
@@ -63,11 +64,11 @@ class Photos:
         self.max_bytes = min(LARGEST_STORE, shutil.disk_usage(root).free // 2)  # half of what is free stays free
 
     @_returns_memory
-    def add(self, upload: str | Path, enhancer: Enhancer) -> tuple[str, tuple[int, int]]:
+    def add(self, upload: str | Path, enhancer: Enhancer) -> tuple[str, tuple[int, int], str]:
         """Read a photo, run the network on it and keep both.
 
         Returns:
-            The token of its folder; width and height.
+            The token of its folder; the photo's width and height, and what is to be said of how it was read.
 
         Raises:
             ImageError: If the file holds no photo that can be read, or too large a one.
@@ -75,7 +76,7 @@ class Photos:
         """
         import numpy as np
 
-        from lowlight_cyclegan.photos.color import for_network, from_network
+        from lowlight_cyclegan.photos.color import for_network
         from lowlight_cyclegan.photos.formats import ImageError
         from lowlight_cyclegan.photos.read import decode_image
         upload = Path(upload)
@@ -83,20 +84,20 @@ class Photos:
         if not data:
             raise ImageError(upload.name, 'is empty')
         photo = decode_image(data, upload.name, self.max_pixels)
-        enhanced = from_network(photo, enhancer.enhance(for_network(photo)))
+        low = for_network(photo)
+        enhanced = enhancer.enhance(low)
         token = secrets.token_hex(16)
         folder = self.root / token
         try:
             (folder / 'original').mkdir(parents=True)
             shutil.copyfile(upload, folder / 'original' / upload.name)
             np.save(folder / 'enhanced.npy', enhanced)
-            np.savez(folder / 'preview.npz', low=_reduce(photo.pixels), enhanced=_reduce(enhanced),
-                     icc=np.frombuffer(photo.icc, np.uint8))
+            np.savez(folder / 'preview.npz', low=_reduce(low), enhanced=_reduce(enhanced))
         except BaseException:  # the disk is full, say: no part of it stays
             shutil.rmtree(folder, ignore_errors=True)
             raise
         self.shrink()
-        return token, photo.size
+        return token, photo.size, photo.note
 
     def folder(self, token: str | None) -> Path:
         """Folder of a token, which counts as a use.
@@ -161,11 +162,10 @@ class Photos:
         before, after = folder / 'before.webp', folder / f'after-{strength}.webp'
         with np.load(folder / 'preview.npz') as pictures:
             low, enhanced = pictures['low'], pictures['enhanced']
-            icc = pictures['icc'].tobytes() or None
         for path, share in ((before, 0), (after, strength / 100)):
             if not path.exists():
                 file = io.BytesIO()
-                Image.fromarray(_blend(low, enhanced, share)).save(file, 'WEBP', quality=88, method=2, icc_profile=icc)
+                Image.fromarray(_blend(low, enhanced, share)).save(file, 'WEBP', quality=88, method=2)
                 atomic_write(path, file.getvalue(), durable=False)
         return str(before), str(after)
 
@@ -175,18 +175,22 @@ class Photos:
 
         Raises:
             FileNotFoundError: If the photo is not kept any more.
-            ImageError: If its kind of file cannot hold it.
+            ImageError: If it cannot be written.
         """
         import numpy as np
 
+        from lowlight_cyclegan.photos.color import for_network, from_network
         from lowlight_cyclegan.photos.formats import default_suffix
         from lowlight_cyclegan.photos.read import decode_image
         from lowlight_cyclegan.photos.write import encode_image
         original = self.original(token)
         photo = decode_image(original.read_bytes(), original.name, self.max_pixels)
-        enhanced = np.load(original.parent.parent / 'enhanced.npy', mmap_mode='r')
+        if strength:
+            enhanced = np.load(original.parent.parent / 'enhanced.npy', mmap_mode='r')
+            blended = _blend(for_network(photo), enhanced, strength / 100)
+            photo = photo.with_pixels(from_network(photo, blended))
         name = f'{original.stem}_enhanced{default_suffix(original, photo)}'
-        return name, encode_image(photo.with_pixels(_blend(photo.pixels, enhanced, strength / 100)), name)
+        return name, encode_image(photo, name)
 
 
 def _size(entry: Path) -> int:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from lowlight_cyclegan.enhance.enhancer import Enhancer
+from lowlight_cyclegan.photos.color import PRIMARIES, profile
 from lowlight_cyclegan.photos.formats import ImageError
 from lowlight_cyclegan.photos.read import read_image
 from lowlight_cyclegan.web.store import Photos, _blend, _size
@@ -39,7 +40,7 @@ class TestPhotos:
     def test_downloads_full_size_with_metadata(self, photos, upload, name, mode, kind):
         path = upload(name, size=(1700, 500), mode=mode, kind=kind)
         enhancer = Brightening()
-        token, size = photos.add(path, enhancer)
+        token, size, _ = photos.add(path, enhancer)
         before = read_image(path)
         result_name, data = photos.encode(token, 100)
         (photos.root / result_name).write_bytes(data)
@@ -56,24 +57,57 @@ class TestPhotos:
         path = tmp_path / 'deep.png'
         pixels = np.arange(48 * 40, dtype=np.uint16).reshape(48, 40) * 5
         Image.fromarray(pixels).save(path)
-        token, _ = photos.add(path, Brightening(2))
+        token, _, _ = photos.add(path, Brightening(2))
         (tmp_path / 'out.png').write_bytes(photos.encode(token, 100)[1])
         assert np.array_equal(read_image(tmp_path / 'out.png').pixels, pixels * 2)
         assert Image.open(photos.preview(token, 50)[1]).size == (40, 48)
 
-    def test_a_transparent_photo_under_a_name_without_transparency(self, photos, tmp_path):
-        Image.new('RGBA', (40, 30), (9, 9, 9, 100)).save(tmp_path / 'night.jpg', 'PNG')
-        token, _ = photos.add(tmp_path / 'night.jpg', Brightening())
-        name, data = photos.encode(token, 50)
-        assert name == 'night_enhanced.png' and Image.open(io.BytesIO(data)).mode == 'RGBA'
+    @pytest.mark.parametrize('name, kind, mode', [
+        ('named.jpg', 'PNG', 'RGBA'), ('named.jpg', 'PNG', 'LA'), ('named.bmp', 'WEBP', 'RGBA')])
+    def test_the_download_has_a_format_that_holds_the_photo(self, photos, upload, name, kind, mode):
+        path = upload(name, kind=kind, mode=mode, alpha=120)
+        token, _, _ = photos.add(path, Brightening())
+        for strength in (0, 40, 100):
+            result_name, data = photos.encode(token, strength)
+            assert result_name == 'named_enhanced.png'
+            result = Image.open(io.BytesIO(data))
+            assert result.format == 'PNG' and result.mode == mode
+            assert set(np.asarray(result)[..., -1].ravel()) == {120}
+
+    def test_opaque_alpha_keeps_the_format(self, photos, upload):
+        token, _, _ = photos.add(upload('named.jpg', kind='PNG', mode='RGBA'), Brightening())
+        assert photos.encode(token, 100)[0] == 'named_enhanced.jpg'
+
+    def test_the_network_sees_srgb_and_the_download_has_the_colours_of_the_upload(self, photos, tmp_path):
+        linear = profile(PRIMARIES[1], gamma=1.0)
+        pixels = np.full((40, 50, 3), 20, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / 'linear.png', icc_profile=linear)
+        seen = []
+
+        class Watching(Brightening):
+
+            def enhance(self, image):
+                seen.append(image)
+                return super().enhance(image)
+
+        token, _, _ = photos.add(tmp_path / 'linear.png', Watching(2))
+        srgb = 1.055 * (20 / 255)**(1 / 2.4) - 0.055
+        assert np.allclose(seen[0] / 65535, srgb, atol=0.002)
+        before, after = map(Image.open, photos.preview(token, 100))
+        assert abs(np.asarray(before).mean() - srgb * 255) < 3
+        assert abs(np.asarray(after).mean() - min(2 * srgb, 1) * 255) < 3
+        assert Image.open(io.BytesIO(photos.encode(token, 0)[1])).info['icc_profile'] == linear
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(photos.encode(token, 0)[1]))), pixels)
+        expected = ((2 * srgb + 0.055) / 1.055)**2.4
+        result = np.asarray(Image.open(io.BytesIO(photos.encode(token, 100)[1])))
+        assert np.allclose(result / 255, expected, atol=0.01)
 
     def test_previews_are_reduced_and_differ_in_strength(self, photos, upload):
-        token, _ = photos.add(upload(size=(3200, 40)), Brightening())
+        token, _, _ = photos.add(upload(size=(3200, 40)), Brightening())
         means = []
         for strength in (0, 40, 100):
             before, after = map(Image.open, photos.preview(token, strength))
             assert before.size == after.size == (1600, 20)
-            assert before.info['icc_profile'] == after.info['icc_profile']
             means.append(np.asarray(after).mean())
         assert means[0] == np.asarray(before).mean() < means[1] - 5 < means[2] - 10
 
@@ -117,14 +151,14 @@ class TestPhotos:
         assert {path.name for path in photos.root.iterdir()} == set(tokens[2:])
 
     def test_a_photo_that_is_being_removed_is_gone(self, photos, upload):
-        token, _ = photos.add(upload(), Brightening())
+        token, _, _ = photos.add(upload(), Brightening())
         next((photos.root / token / 'original').iterdir()).unlink()
         for function in (lambda: photos.encode(token, 100), lambda: photos.original(token)):
             with pytest.raises(FileNotFoundError):
                 function()
 
     def test_a_full_disk_leaves_no_part_of_a_photo(self, photos, upload, monkeypatch):
-        token, _ = photos.add(upload(), Brightening())
+        token, _, _ = photos.add(upload(), Brightening())
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         def fail(*args, **kwargs):

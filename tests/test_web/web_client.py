@@ -30,10 +30,12 @@ class Brightening:
         return result
 
 
-def photo_bytes(size=(90, 60), mode='RGB', kind='JPEG', seed=0):
+def photo_bytes(size=(90, 60), mode='RGB', kind='JPEG', seed=0, alpha=None):
     """A dark photo with EXIF data and a colour profile, as other software writes it."""
     rng = np.random.default_rng(seed)
     image = Image.fromarray(rng.integers(20, 70, (6, 9, 3), dtype=np.uint8)).resize(size).convert(mode)
+    if alpha is not None:
+        image.putalpha(alpha)
     exif = Image.Exif()
     exif[MAKER] = 'Maker'
     file = io.BytesIO()
