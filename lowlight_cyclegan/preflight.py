@@ -74,16 +74,17 @@ def _problems(opt: Options, is_train: bool) -> Problems:
     if is_train and opt.get('compile') and not shutil.which(os.environ.get('CXX', 'g++')):
         yield 'compile: needs a C++ compiler (g++, or the one that CXX names): install one, or set compile: false'
     yield from _logger_problems(opt)
+    metrics = get(opt, 'val:metrics')
+    metrics = metrics if isinstance(metrics, dict) else {}
     keep_best = get(opt, 'logger:keep_best')
-    if keep_best and keep_best not in (get(opt, 'val:metrics') or ()):
+    if keep_best and keep_best not in metrics:
         yield f'logger:keep_best: {keep_best!r} is no metric of val:metrics'
 
     for key in NETWORKS if is_train else NETWORKS[:1]:
         yield from _built(opt, key, ARCH_REGISTRY, needed=True)
     if is_train and isinstance(opt.get('train'), dict):
         yield from _training_problems(opt)
-    metrics = get(opt, 'val:metrics')
-    for name in metrics if isinstance(metrics, dict) else ():
+    for name in metrics:
         yield from _built(opt, f'val:metrics:{name}', METRIC_REGISTRY, needed=True, given={'img', 'img2'},
                           also={'better'})
 

@@ -262,7 +262,7 @@ def sections_of(opt: Mapping[str, Any]) -> dict[str, tuple[Any, Table]]:
 
 
 def fill_in(opt: dict[str, Any], is_train: bool) -> None:
-    """Put the defaults into options; whole numbers that are written as 1e5 become ints.
+    """Put the defaults into options; whole numbers that are written as 1e5 become ints, names text.
 
     Args:
         opt: Options, changed in place. Sections that are no sections stay as they are.
@@ -280,3 +280,5 @@ def fill_in(opt: dict[str, Any], is_train: bool) -> None:
                 section[key] = deepcopy(option.default)
             elif option.kind == 'whole' and isinstance(value, float) and option.wrong(value) is None:
                 section[key] = int(value)
+            elif option.kind == 'name' and value is not None and option.wrong(value) is None:
+                section[key] = str(value)

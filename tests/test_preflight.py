@@ -9,6 +9,7 @@ import lowlight_cyclegan
 lowlight_cyclegan.register()
 from lowlight_cyclegan import config, preflight  # noqa: E402
 from lowlight_cyclegan.config import options_dir  # noqa: E402
+from lowlight_cyclegan.schema import fill_in  # noqa: E402
 
 
 @pytest.fixture
@@ -122,6 +123,17 @@ def test_none_that_is_asked_for_stays(toy_run):
     opt['amp'] = opt['train']['identity_opt'] = None
     config.complete_options(opt, 'toy.yml')
     assert opt['amp'] is None and opt['train']['identity_opt'] is None
+
+
+def test_a_number_is_a_name(toy_run):
+    opt = config.load_options(str(toy_run / 'toy.yml'))
+    opt['name'] = opt['datasets']['val']['name'] = 7
+    fill_in(opt, is_train=True)
+    assert opt['name'] == opt['datasets']['val']['name'] == '7'
+
+
+def test_keep_best_of_metrics_that_are_none(problems):
+    assert 'val:metrics: is no section, found 5' in problems('val:metrics=5', 'logger:keep_best=psnr')
 
 
 def test_all_problems_at_once(problems):
