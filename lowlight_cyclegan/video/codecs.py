@@ -48,7 +48,9 @@ def check_crf(codec: str, crf: int | None) -> None:
         ValueError: If the codec has none, or not this one.
     """
     highest = CODECS[codec].highest_crf
-    if crf is not None and highest is None:
+    if crf is None:
+        return
+    if highest is None:
         raise ValueError(f'crf: {codec} is lossless, it has none')
-    if crf is not None and not 0 <= crf <= highest:
+    if not 0 <= crf <= highest:
         raise ValueError(f'crf of {codec} is from 0 to {highest}, got {crf}')

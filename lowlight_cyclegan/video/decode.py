@@ -59,7 +59,7 @@ def decodable(path: str) -> Iterator[str]:
         try:
             with Image.open(path) as picture, av.open('file:' + copy, 'w') as out:
                 stream = out.add_stream('ffv1', rate=1000)
-                stream.width, stream.height, stream.pix_fmt = *picture.size, 'bgr0'
+                (stream.width, stream.height), stream.pix_fmt = picture.size, 'bgr0'
                 time = 0
                 for i in range(picture.n_frames):
                     picture.seek(i)
@@ -76,9 +76,16 @@ def decodable(path: str) -> Iterator[str]:
         yield copy
 
 
-def video_stream(container: InputContainer) -> Stream | None:
-    """The first video stream that is no cover picture."""
-    return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+def video_stream(container: InputContainer) -> Stream:
+    """The first video stream that is no cover picture.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    raise ValueError(f'{container.name.removeprefix("file:")}: has no video stream')
 
 
 def inspect(path: str, skip_damaged: bool = False) -> VideoInfo:
@@ -91,8 +98,6 @@ def inspect(path: str, skip_damaged: bool = False) -> VideoInfo:
     """
     with open_video(path) as container:
         stream = video_stream(container)
-        if stream is None:
-            raise ValueError(f'{path}: has no video stream')
         if container.format.name.endswith('_pipe') or container.format.name == 'image2':
             raise ValueError(f'{path}: is a picture, not a video: lowlight-cyclegan enhance takes it')
         packets, end, notes = 0, 0.0, []

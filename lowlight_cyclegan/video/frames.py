@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 from av.video.reformatter import Interpolation
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from lowlight_cyclegan.enhance.guided import SIZE, reduced_size
@@ -64,9 +64,9 @@ def enhance_frame_guided(frame: av.VideoFrame, pixel_format: str,
     h, w = y.shape
     small = reduced_size(h, w, SIZE)
     low = [_resize(plane, small, cv2.INTER_AREA) for plane in (y, u, v)]
-    rgb = np.stack(_to_rgb(*low, matrix)).clip(0, 1)
+    rgb = np.stack(_to_rgb(low, matrix)).clip(0, 1)
     enhanced = enhance(torch.from_numpy(rgb)[None])[0].cpu().numpy()
-    slopes, offsets = _local_affine(_guide(*low), _from_rgb(*enhanced, matrix))
+    slopes, offsets = _local_affine(_guide(*low), _from_rgb(enhanced, matrix))
 
     guide = _guide(_resize(y, u.shape, cv2.INTER_AREA), u, v)
     results = []
@@ -99,13 +99,15 @@ def _resize(plane: np.ndarray, shape: tuple[int, int], interpolation: int = cv2.
     return plane if plane.shape == shape else cv2.resize(plane, shape[::-1], interpolation=interpolation)
 
 
-def _to_rgb(y: np.ndarray, u: np.ndarray, v: np.ndarray, matrix: int) -> list[np.ndarray]:
+def _to_rgb(yuv: Sequence[np.ndarray], matrix: int) -> list[np.ndarray]:
+    y, u, v = yuv
     red, blue = LUMA_SHARES[matrix]
     r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
     return [r, (y - red * r - blue * b) / (1 - red - blue), b]
 
 
-def _from_rgb(r: np.ndarray, g: np.ndarray, b: np.ndarray, matrix: int) -> list[np.ndarray]:
+def _from_rgb(rgb: Sequence[np.ndarray], matrix: int) -> list[np.ndarray]:
+    r, g, b = rgb
     red, blue = LUMA_SHARES[matrix]
     y = red * r + (1 - red - blue) * g + blue * b
     return [y, (b - y) / (2 * (1 - blue)), (r - y) / (2 * (1 - red))]

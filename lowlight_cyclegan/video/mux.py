@@ -11,6 +11,7 @@ from av.stream import Stream
 from collections.abc import Iterator
 from fractions import Fraction
 from os import path as osp
+from typing import Any
 
 from .codecs import CODECS, container_format
 from .decode import decoded_frames, open_video, tag_colours, video_stream
@@ -29,7 +30,7 @@ class _Discard(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Any) -> int:
         self.position += len(data)
         self.size = max(self.size, self.position)
         return len(data)
@@ -169,7 +170,7 @@ def _decoding_time(packet: av.Packet) -> Fraction:
 
 def _video_packets(segments: Segments, target: av.VideoStream, time_base: Fraction,
                    base: int) -> Iterator[av.Packet]:
-    last = None
+    last: av.Packet | None = None
     for i, entry in enumerate(segments.entries):
         with open_video(segments.path(i)) as container:
             # By size, not by dts, which this demuxer does not always know; packets without content are its last word.
@@ -184,5 +185,6 @@ def _video_packets(segments: Segments, target: av.VideoStream, time_base: Fracti
                 last.duration = packet.pts - last.pts
                 yield last
             packet.stream, last = target, packet
-    last.duration = segments.entries[-1]['duration']
-    yield last
+    if last is not None:
+        last.duration = segments.entries[-1]['duration']
+        yield last

@@ -125,14 +125,14 @@ def _enhance_segments(source: str, enhancer: Enhancer, segments: Segments, timel
     if (state := segments.last_state()) is not None:
         smoother.load_state_dict(state)
     advance(skip)
-    writer = None
+    writer: SegmentWriter | None = None
     with open_video(source) as container, ThreadPoolExecutor(1) as encoder:
         stream = video_stream(container)
         # Decoded again rather than sought: every decoder is exact in that.
         frames = itertools.islice(decoded_frames(container, source, skip_damaged), skip, None)
         written: deque[Future] = deque()
 
-        def finish() -> None:
+        def finish(writer: SegmentWriter) -> None:
             while written:
                 written.popleft().result()
             writer.finish()
@@ -148,10 +148,10 @@ def _enhance_segments(source: str, enhancer: Enhancer, segments: Segments, timel
                     written.popleft().result()
                 advance(1)
                 if i % settings['segment'] == 0:
-                    finish()
+                    finish(writer)
                     writer = None
             if writer is not None:
-                finish()
+                finish(writer)
                 writer = None
         finally:
             encoder.shutdown(cancel_futures=True)

@@ -37,22 +37,20 @@ class TemporalSmoother:
 
     def __init__(self, seconds: float = 1.0, keeps_white: bool = True) -> None:
         self.seconds, self.keeps_white = seconds, keeps_white
-        self._time: float | None = None
         self._light: list[float] | None = None  # mean luminance of the last input and output, as logarithms
-        self._thumbnail: Tensor | None = None  # luminance of the last frame, (192,)
+        self._last: tuple[float, Tensor] | None = None  # time of the last frame and its thumbnail, (192,)
         self._curve: list[Tensor] = []  # what was applied to the last frame
         self._weight = self._map_weight = 1.0
 
     def state_dict(self) -> dict[str, Any]:
         """What the next frame depends on, for JSON."""
-        return {'time': self._time, 'light': self._light, 'curve': [value.tolist() for value in self._curve],
-                'thumbnail': None if self._thumbnail is None else self._thumbnail.tolist()}
+        return {'light': self._light, 'curve': [value.tolist() for value in self._curve],
+                'last': None if self._last is None else (self._last[0], self._last[1].tolist())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the frame whose :meth:`state_dict` this is."""
-        self._time, self._light = state['time'], state['light']
-        self._curve = [torch.tensor(value) for value in state['curve']]
-        self._thumbnail = None if state['thumbnail'] is None else torch.tensor(state['thumbnail'])
+        self._light, self._curve = state['light'], [torch.tensor(value) for value in state['curve']]
+        self._last = None if state['last'] is None else (state['last'][0], torch.tensor(state['last'][1]))
 
     def enhance(self, enhancer: Enhancer, x: Tensor, time: float, strength: float = 1.0, mode: str | None = None,
                 share: float = 1.0) -> Result:
@@ -87,17 +85,18 @@ class TemporalSmoother:
         """Look at the next frame, (1, 3, h, w) in [0, 1], shown at ``time`` in seconds; True if a scene begins."""
         light = (x * x.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
         thumbnail = F.interpolate(light, (12, 16), mode='area').flatten().cpu()
-        begins = self._thumbnail is None or _difference(thumbnail, self._thumbnail) > CUT
+        last_time, last = self._last or (time, thumbnail)
+        begins = self._last is None or _difference(thumbnail, last) > CUT
         if begins:
             self._curve, self._light = [], None
         elif self.seconds > 0:
-            constants = max(0.0, time - self._time) / self.seconds
-            equal = (values / values.mean().clamp_min(1e-6) for values in (thumbnail, self._thumbnail))
+            constants = max(0.0, time - last_time) / self.seconds
+            equal = (values / values.mean().clamp_min(1e-6) for values in (thumbnail, last))
             motion = _difference(*equal) / MOTION
             # The darker a frame of a fade, the coarser what is predicted from it, and the less does a change show.
             self._weight, self._map_weight = (
                 max(1 - share, -math.expm1(-change)) for change in (constants, constants + motion))
-        self._time, self._thumbnail = time, thumbnail
+        self._last = time, thumbnail
         return begins
 
     def adapt(self, thumbnail: Tensor | None, curve: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
