@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--options', metavar='FILE.yml', help='option file of weights that do not say what they hold')
     parser.add_argument('--strength', type=float, default=1.0, metavar='0..1', help='default: 1')
     parser.add_argument('--mode', choices=['auto', 'direct', 'exact', 'guided'], default='auto',
-                        help='for large frames. Default: %(default)s')
+                        help='of the frames, as of photos. Default: guided above 600 pixels of the longer side, '
+                        'else direct')
     parser.add_argument('--smoothing', type=float, default=1.0, metavar='SECONDS',
                         help='over which brightness adapts within a scene; 0: every frame for itself. Default: 1')
     parser.add_argument('--codec', choices=list(CODECS), help='default: vp9 in .webm, else h264; ffv1 is lossless')
@@ -57,8 +58,8 @@ def run(args: argparse.Namespace) -> None:
             args.model, args.options, device=args.device, precision=args.precision, mode=args.mode)
         frames = enhance_video(args.input, output, enhancer, args.strength, args.codec, args.crf, args.smoothing,
                                args.overwrite, args.skip_damaged, say=print, progress=True)
-    except ValueError as error:
-        fail(str(error))
     except (av.FFmpegError, OSError, RuntimeError, MemoryError) as error:
         fail(f'{output}: {first_line(error)}; the same command continues')
+    except ValueError as error:
+        fail(str(error))
     print(f'{output}: {frames} frames')

@@ -95,7 +95,7 @@ def _try_copy(source: str, index: int, format_name: str) -> tuple[int, int]:
 def _write(out: OutputContainer, packet: av.Packet) -> bool:
     try:
         out.mux(packet)
-    except av.InvalidDataError:
+    except (av.InvalidDataError, av.ArgumentError):
         return False
     return True
 
@@ -116,7 +116,7 @@ def _copied_packets(container: InputContainer, targets: dict[int, Stream]) -> It
             continue
         if packet.dts <= last.get(index, packet.dts - 1):
             packet.dts = last[index] + 1
-            packet.pts = max(packet.pts or packet.dts, packet.dts)
+            packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
         last[index] = packet.dts
         packet.stream = targets[index]
         yield packet

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing import Any
 
-from lowlight_cyclegan.archs import EMAResNetGenerator
+from lowlight_cyclegan.archs.ema_resnet_arch import EMAResNetGenerator
 from lowlight_cyclegan.enhance.enhancer import LUMA, Enhancer, Result
 from .timeline import BLACK
 
@@ -105,8 +105,9 @@ class TemporalSmoother:
             return None
         values = [value.float().cpu() for value in curve]
         if self._curve and self.seconds > 0:
-            values = [torch.lerp(old, new, self._map_weight if new[0, 0].numel() > 1 else self._weight)
-                      for old, new in zip(self._curve, values)]
+            maps = (value.dim() > 2 and value[0, 0].numel() > 1 for value in values)
+            values = [torch.lerp(old, new, self._map_weight if is_map else self._weight)
+                      for old, new, is_map in zip(self._curve, values, maps)]
         self._curve = values
         values = [value.to(like) for value, like in zip(values, curve)]
         return type(curve)(*values) if hasattr(curve, '_fields') else tuple(values)
