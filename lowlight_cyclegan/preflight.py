@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from importlib.util import find_spec
 from os import path as osp
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from typing import Any
 
 from .archs.baseline_arch import Baseline
@@ -160,7 +161,8 @@ def _network_problems(opt: Options, is_train: bool) -> Problems:
     height, width = sides if isinstance(sides, list) else (sides, sides)
     for key in NETWORKS if is_train else NETWORKS[:1]:
         arch = ARCH_REGISTRY.get(opt[key]['type'])
-        with torch.device('meta'):
+        without_values = FakeTensorMode()
+        with without_values:
             net, problem = _tried(key, arch, opt[key])
         if problem:
             yield problem
@@ -171,16 +173,16 @@ def _network_problems(opt: Options, is_train: bool) -> Problems:
         for prefix in get(opt, f'train:fixed_{key.removeprefix("network_")}') or ():
             if not any(name.startswith(prefix) for name in names):
                 yield f'train:fixed_{key[8:]}: no parameter of {key} begins with {prefix!r}'
-        crop = torch.empty(1, 3, height, width, device='meta')
         try:
-            output = net(crop)
-        except NotImplementedError:  # an operation that needs values
+            with without_values:
+                crop = torch.empty(1, 3, height, width)
+                shape = net(crop).shape
+        except Exception as error:  # anything else is no matter of the crop, but of trying without values
+            if isinstance(error, ValueError) or 'size' in str(error):
+                yield f'{key}: does not take crops of {height}x{width} (datasets:train:gt_size): {first_line(error)}'
             continue
-        except Exception as error:
-            yield f'{key}: does not take crops of {height}x{width} (datasets:train:gt_size): {first_line(error)}'
-            continue
-        if key in NETWORKS[:2] and output.shape != crop.shape:
-            yield f'{key}: makes {tuple(output.shape)} of {tuple(crop.shape)}, where the shape must stay'
+        if key in NETWORKS[:2] and shape != crop.shape:
+            yield f'{key}: makes {tuple(shape)} of {tuple(crop.shape)}, where the shape must stay'
 
 
 def _tried(key: str, build: Callable, section: Options) -> tuple[nn.Module | None, str | None]:

@@ -131,7 +131,8 @@ def test_train_lol_is_the_papers_schedule(tmp_path, monkeypatch, forked):
                                                                                   'ema_factor=4')]
         monkeypatch.setattr('sys.argv', [
             'train', '-opt', str(LIST.with_name('train_lol.yml')), '--force_yml', *roots, *tiny,
-            'datasets:train:gt_size=8', 'network_d_a:num_feat=4', 'network_d_b:num_feat=4',
+            'datasets:train:gt_size=8', 'network_d_a={type: PatchGANDiscriminator, num_feat: 4, num_layer: 1}',
+            'network_d_b={type: PatchGANDiscriminator, num_feat: 4, num_layer: 1}',
             'logger:use_tb_logger=false', 'logger:print_freq=5000'
         ])
         train.main()

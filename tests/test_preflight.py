@@ -281,6 +281,12 @@ def test_loggers_need_their_packages(problems, monkeypatch, package, change, sai
     assert line.startswith(said)
 
 
+@pytest.mark.parametrize('name', ['train_lol', 'train_lol_lite', 'quickstart'])
+def test_networks_of_ours_take_their_crops(name, problems):
+    opt = config.load_options(os.path.join(options_dir(), f'{name}.yml'))
+    assert list(preflight._network_problems(opt, is_train=True)) == []
+
+
 def test_folder_of_low_images_alone(problems):
     change = 'datasets:val={name: v, type: SingleImageDataset, dataroot_lq: data/low, io_backend: {type: disk}}'
     assert problems(change) == []
