@@ -9,7 +9,6 @@ prints, is in results.yml beside this file.
 """
 import argparse
 import csv
-import cv2
 import glob
 import hashlib
 import io
@@ -27,7 +26,7 @@ import lowlight_cyclegan
 from lowlight_cyclegan.config import force_option, load_options, options_dir
 from lowlight_cyclegan.data.data_util import decode_image, map_threaded
 from lowlight_cyclegan.evaluate.cache import Cache
-from lowlight_cyclegan.evaluate.figures import comparison_figure, contact_sheet
+from lowlight_cyclegan.evaluate.figures import draw_all
 from lowlight_cyclegan.evaluate.measure import Meter
 from lowlight_cyclegan.evaluate.methods import load_method
 from lowlight_cyclegan.evaluate.pairs import Pair, find_pairs
@@ -185,16 +184,14 @@ class Bench:
             print(f'{label} on {test_set.name}: {len(rows)} images, {time.monotonic() - begin:.0f} s', flush=True)
 
     def draw(self, texts: dict[str, str], output: str) -> None:
-        """Comparison figures of three images and contact sheets of twenty of each set, with all methods."""
-        os.makedirs(output, exist_ok=True)
+        """Figures of up to twenty images of each set, with all methods."""
         methods = [load_method(text) for text in texts.values()]
         for test_set in (s for s in self.sets if s.pairs):
             meter = Meter(test_set.protocol, self.cache, ['psnr'])
             chosen = test_set.pairs[::max(1, len(test_set.pairs) // 20)][:20]
-            records = [{'method': method.label, 'image': pair.name, **meter.measure(method, pair)}
-                       for method in methods for pair in chosen]
-            cv2.imwrite(f'{output}/sheet_{test_set.name}.jpg', contact_sheet(chosen, list(texts), records))
-            comparison_figure(chosen[2::7], list(texts), records).savefig(f'{output}/{test_set.name}.png', dpi=200)
+            records = [{'data': test_set.name, 'method': method.label, 'image': pair.name,
+                        **meter.measure(method, pair)} for method in methods for pair in chosen]
+            draw_all(output, {test_set.name: chosen}, list(texts), meter.metrics, records, next(iter(texts)))
 
 
 def run_ablation(name: str, options: dict, bench: Bench, shared: str, work: str, train: bool) -> None:

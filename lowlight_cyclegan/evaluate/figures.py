@@ -132,7 +132,7 @@ def scatter_figure(name: str, labels: list[str], metrics: dict[str, Metric], rec
                    baseline: str) -> Figure:
     """Each image a point: the baseline's figure across, a method's upwards; one plot for each metric."""
     figure = Figure(figsize=(3.2 * len(metrics), 3.4), layout='constrained')
-    for ax, (key, metric) in zip(figure.subplots(1, len(metrics)), metrics.items()):
+    for ax, (key, metric) in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics.items()):
         values = {label: {r['image']: r[key] for r in records if r['method'] == label} for label in labels}
         for label in labels:
             if label != baseline:
@@ -155,7 +155,7 @@ def scatter_figure(name: str, labels: list[str], metrics: dict[str, Metric], rec
 def metric_figure(name: str, labels: list[str], metrics: dict[str, Metric], records: list[dict]) -> Figure:
     """A bar for each method with its standard error; one plot for each metric."""
     figure = Figure(figsize=(3.2 * len(metrics), 0.3 * len(labels) + 1.4), layout='constrained')
-    for ax, (key, metric) in zip(figure.subplots(1, len(metrics), sharey=True), metrics.items()):
+    for ax, (key, metric) in zip(figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics.items()):
         stats = [mean_and_error([r[key] for r in records if r['method'] == label]) for label in labels]
         ax.barh(labels, [s[0] for s in stats], xerr=[np.nan_to_num(s[1]) for s in stats], color='C0', ecolor='black',
                 capsize=2)

@@ -68,7 +68,8 @@ def test_another_recipe_is_measured_again(run, tmp_path, capsys, write_pairs):
 
 
 def test_nothing_new_after_the_minutes(run, capsys):
-    text = run('--minutes', '0')
+    text = run('--minutes', '0', '--figures')
+    assert (Path('results/evidence/figures') / 'comparison_LOL.png').exists()
     assert ' images, ' not in capsys.readouterr().out and 'the set is not here' in text
 
 
