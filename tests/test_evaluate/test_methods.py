@@ -1,6 +1,8 @@
 import cv2
+import importlib.util
 import numpy as np
 import pytest
+import sys
 import torch
 from basicsr.archs import build_network
 from torch import nn
@@ -8,7 +10,7 @@ from torch import nn
 from lowlight_cyclegan.archs import EMAResNetGenerator
 from lowlight_cyclegan.enhance.denoise import denoise
 from lowlight_cyclegan.enhance.enhancer import Enhancer
-from lowlight_cyclegan.evaluate.methods import Method, complexity, load_method
+from lowlight_cyclegan.evaluate.methods import Method, _fingerprint, complexity, load_method
 from lowlight_cyclegan.evaluate.protocol import round_output
 
 NETWORK = dict(type='EMAResNetGenerator', num_feat=8, num_block=1, ema_factor=4)
@@ -95,6 +97,19 @@ def test_fingerprint_follows_weights_and_settings(run):
     assert load_method(f'ours={folder}/models/net_g_5.pth').fingerprint != same[0]
     (folder / 'g.yml').write_text('network_g: {type: GammaCurve, gamma: 0.5}')
     assert load_method('gamma').fingerprint != load_method(f'gamma={folder}/g.yml').fingerprint
+
+
+def test_fingerprint_follows_code_below_a_folder_named_torch(tmp_path):
+    file = tmp_path / 'torch' / 'mine.py'
+    file.parent.mkdir()
+    file.write_text('from torch import nn\n\n\nclass Mine(nn.Module):\n    pass\n')
+    spec = importlib.util.spec_from_file_location('mine_below_torch', file)
+    mine = sys.modules['mine_below_torch'] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mine)
+    before = _fingerprint(mine.Mine())
+    file.write_text(file.read_text() + '# changed\n')
+    assert _fingerprint(mine.Mine()) != before
+    assert _fingerprint(nn.Identity()) == _fingerprint(nn.Identity())
 
 
 def test_flips(run):
