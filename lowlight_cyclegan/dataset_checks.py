@@ -86,6 +86,9 @@ def _file_problems(where: str, dataset: Options) -> Problems:
     if backend not in ('disk', 'lmdb'):
         yield f'{where}:io_backend: needs type: disk or type: lmdb'
         return
+    if backend == 'disk':
+        for key in _backend(dataset).keys() - {'type'}:
+            yield f'{where}:io_backend:{key}: unknown key, type: disk has no others'
     files: dict[str, list[str]] = {}
     for key in ('lq', 'gt', 'teacher'):
         label = f'{where}:dataroot_{key}'

@@ -78,7 +78,7 @@ def _problems(opt: Options, is_train: bool) -> Problems:
     metrics = get(opt, 'val:metrics')
     metrics = metrics if isinstance(metrics, dict) else {}
     keep_best = get(opt, 'logger:keep_best')
-    if keep_best and keep_best not in metrics:
+    if isinstance(keep_best, str) and keep_best and keep_best not in metrics:
         yield f'logger:keep_best: {keep_best!r} is no metric of val:metrics'
 
     for key in NETWORKS if is_train else NETWORKS[:1]:

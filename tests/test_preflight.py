@@ -160,6 +160,8 @@ def test_removed_option_is_named(problems, key):
     ('datasets:val:names=5', 'datasets:val:names: must be text, found 5'),
     ('network_g:type=[1]', 'network_g:type: [1] is not known'),
     ('datasets:val:type=[1]', 'datasets:val:type: [1] is not known'),
+    ('logger:keep_best=[psnr]', "logger:keep_best: must be text, found ['psnr']"),
+    ('datasets:train:io_backend={type: disk, tyep: 1}', 'datasets:train:io_backend:tyep: unknown key'),
     ('val:metrics=psnr', "val:metrics: is no section, found 'psnr'"),
     ('val:metrics:psnr:better=best', "val:metrics:psnr:better: 'best' is not known, known: higher, lower"),
     ('val:metrics:psnr:crop_border=x', 'val:metrics:psnr: '),
