@@ -91,6 +91,7 @@ def serve(decode: Callable[..., Photo]) -> None:
             photo, reason = None, error.reason
         pickle.dump((photo, reason), answers, pickle.HIGHEST_PROTOCOL)
         answers.flush()
+        arguments = photo = None  # the memory of their pixels
 
 
 @atexit.register

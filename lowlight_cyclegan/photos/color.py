@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import numpy as np
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,22 +60,31 @@ class Encoding:
     def decode(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 or uint16 (h, w) or (h, w, 3) -> linear light, of sRGB's primaries, float32; beyond [0, 1] where sRGB
         does not reach."""
-        step = 257 if pixels.dtype == np.uint8 else 1
-        light = _look_up(self.curves[:, ::step], pixels)
-        return light if self.matrix is None else light @ self.matrix.T.astype(np.float32)
+        light = _look_up(self.curves[:, ::257] if pixels.dtype == np.uint8 else self.curves, pixels)
+        return _transform(light, self.matrix)
 
     def encode(self, light: np.ndarray, dtype: type | np.dtype) -> np.ndarray:
         """The inverse of :meth:`decode`; what cannot be encoded is clipped."""
-        if self.matrix is not None:
-            light = light @ np.linalg.inv(self.matrix).T.astype(np.float32)
-        index = (np.sqrt(light.clip(0, 1)) * LEVELS + 0.5).astype(np.int32)
-        return (_look_up(self.inverse, index) * np.iinfo(dtype).max + 0.5).astype(dtype)
+        light = _transform(light, None if self.matrix is None else np.linalg.inv(self.matrix))
+        index = (np.sqrt(light.clip(0, 1)) * LEVELS + 0.5).astype(np.intp)
+        return _look_up((self.inverse * np.iinfo(dtype).max + 0.5).astype(dtype), index)
+
+
+def _transform(light: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    if matrix is None:
+        return light
+    import cv2
+    return cv2.transform(light, matrix)
 
 
 def _look_up(tables: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """(1 or 3, n) at (h, w) or (h, w, 3)."""
     if len(tables) == 1:
-        return tables[0].take(index)
-    return np.stack([table.take(index[..., i]) for i, table in enumerate(tables)], axis=-1)
+        if index.dtype == np.uint8:
+            import cv2
+            return cv2.LUT(np.ascontiguousarray(index), tables[0])
+        return tables[0].take(index, mode='clip')  # which spares a check, not that it were needed
+    return np.stack([_look_up(table[None], index[..., i]) for i, table in enumerate(tables)], axis=-1)
 
 
 def _parametric(kind: int, values: tuple[float, ...], x: np.ndarray) -> np.ndarray:
@@ -175,9 +185,14 @@ def encoding_of(icc: bytes) -> Encoding | None:
 
 
 def transfer_of(icc: bytes) -> int:
-    """Transfer characteristics of ITU-T H.273 that an ICC profile names (ICC.1:2022, 9.2.17); 2: none."""
+    """Transfer characteristics of ITU-T H.273 that an ICC profile names (ICC.1:2022, 9.2.17), or its description where
+    it is older than that; 2: none."""
     try:
-        return dict(_tags(icc)).get(b'cicp', bytes(9) + b'\2')[9]
+        tags = dict(_tags(icc))
+        if b'cicp' in tags:
+            return tags[b'cicp'][9]
+        words = tags.get(b'desc', b'').replace(b'\0', b'').upper()
+        return next((code for code, name in HDR.items() if re.search(rb'\b%s\b' % name.encode(), words)), 2)
     except (IndexError, struct.error):
         return 2
 

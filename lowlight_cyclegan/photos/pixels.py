@@ -51,7 +51,7 @@ def pixels_of(image: Image.Image, icc: bytes, name: str | os.PathLike) -> np.nda
     if image.mode.startswith('I'):
         values = np.asarray(image)
         if values.dtype.itemsize > 2 and (values.min() < 0 or values.max() > 65535):
-            raise ImageError(name, 'has 32-bit integer pixels, which are not supported')
+            raise ImageError(name, f'has integer pixels from {values.min()} to {values.max()}: 0 to 65535 is supported')
         values = values.astype(np.uint16)
         if image.format == 'TIFF' and image.tag_v2.get(262) == 0:  # white is zero, which Pillow leaves at 16 bits
             values = 65535 - values

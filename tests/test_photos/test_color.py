@@ -241,6 +241,18 @@ def test_hdr_is_refused(tmp_path, transfer, kind):
             decode_image(data, f'a{suffix}')
 
 
+@pytest.mark.parametrize('words', ['Rec. ITU-R BT.2100 PQ', 'ITU-R BT.2100 HLG'])
+def test_an_older_hdr_profile_is_refused(words):
+    icc = bytearray(profile_of_codes(9, 13))
+    text = b'desc' + struct.pack('>II', 0, len(words) + 1) + words.encode() + bytes(90)
+    entry = icc.index(b'desc')
+    icc[entry:entry + 12] = struct.pack('>4sII', b'desc', len(icc), len(text))
+    icc += text
+    icc[:4] = struct.pack('>I', len(icc))
+    with pytest.raises(ImageError, match=rf'is HDR \({words[-3:].strip()}\)'):
+        decode_image(encode_image(Photo(picture(), icc=bytes(icc)), 'a.jpg'), 'a.jpg')
+
+
 def test_an_hdr_profile_is_refused():
     icc = bytearray(profile_of_codes(9, 13))
     entry = icc.index(b'cprt')

@@ -88,11 +88,12 @@ def test_gray_with_alpha(white, premultiplied):
 @pytest.mark.parametrize('pixels,line', [
     ((COLOUR / 65535).astype('f4'), 'has floating-point pixels'), ((COLOUR / 65535).astype('f2'), 'floating-point'),
     ((GRAY / 65535).astype('f4'), 'has floating-point pixels'), ((GRAY / 65535).astype('f8'), 'floating-point'),
-    (COLOUR.astype('u4') << 16, 'has pixels of 3 x uint32'), (GRAY.astype('u4') << 16, '32-bit integer')])
+    (COLOUR.astype('u4') << 16, 'has pixels of 3 x uint32'), (GRAY.astype('u4') << 8, 'integer pixels from'),
+    (GRAY.view('i2'), 'integer pixels from -32')])
 def test_others_are_named(pixels, line):
     with pytest.raises(ImageError, match=line) as caught:
         read((pixels, {}))
-    assert '16 bits' in str(caught.value) or 'not supported' in str(caught.value)
+    assert '16 bits' in str(caught.value) or 'is supported' in str(caught.value)
 
 
 def test_a_page_of_many_pixels_is_refused_before_it_is_decoded():
