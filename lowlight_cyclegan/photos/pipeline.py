@@ -1,15 +1,17 @@
 """Reading, enhancing and writing many photos at once."""
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +32,8 @@ __all__ = ['Pipeline', 'enhance_photo']
 
 THREADS = 2  # that read, and that write
 WAITING = 3  # photos that are read ahead, or enhanced and not yet written
+AT_ONCE = 2  # photos that the network runs on, on a CPU
+LARGE = 3 * 50_000_000  # numbers in a photo, above which it is alone
 
 
 def enhance_photo(enhancer: Enhancer, photo: Photo, strength: float = 1.0,
@@ -69,11 +73,23 @@ class _Loaded:
     anew: bool
 
 
+class _InThisThread(Executor):
+    """Runs what is submitted at once, so that an interrupt reaches it."""
+
+    def submit(self, function: Callable, /, *arguments: Any, **keywords: Any) -> Future:
+        future: Future = Future()
+        try:
+            future.set_result(function(*arguments, **keywords))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
 class Pipeline:
     """Enhances photos, reading and writing others meanwhile. What goes wrong with one is said in its entry.
 
     Args:
-        enhancer: Or what has its ``enhance_with_report``.
+        enhancer: Or what has its ``device`` and ``enhance_with_report``.
         settings: What to do.
         journals: By the root of jobs.
         overwrite: Replace files that are not ours.
@@ -88,6 +104,7 @@ class Pipeline:
         self.overwrite, self.max_pixels, self.done = overwrite, max_pixels, done
         self._digest = settings.digest()
         self._entries: dict[Job, Entry] = {}
+        self._at_once, self._entry, self._places = 1, threading.Lock(), threading.Semaphore(AT_ONCE)
 
     def run(self, jobs: list[Job]) -> list[Entry]:
         """Do all jobs; entries in their order.
@@ -98,29 +115,60 @@ class Pipeline:
         self._entries = {}
         upcoming = iter(jobs)
         loading: deque[tuple[Job, Future]] = deque()
+        enhancing: deque[tuple[Job, Future]] = deque()
         saving: deque[tuple[Job, Future]] = deque()
-        with ThreadPoolExecutor(THREADS) as readers, ThreadPoolExecutor(THREADS) as writers:
+        with self._networks(len(jobs)) as networks, ThreadPoolExecutor(THREADS) as readers, \
+                ThreadPoolExecutor(THREADS) as writers:
             try:
                 while True:
                     while len(loading) < WAITING and (job := next(upcoming, None)):
                         loading.append((job, readers.submit(self._load, job)))
-                    if not loading:
+                    while loading and len(enhancing) < self._at_once + (self._at_once > 1):  # one waits in line
+                        job, future = loading.popleft()
+                        enhancing.append((job, networks.submit(self._enhance, future)))
+                    if not enhancing:
                         break
-                    self._enhance_next(loading, saving, writers)
+                    self._pass_on(enhancing, saving, writers)
                     while saving and (len(saving) > WAITING or saving[0][1].done()):
                         self._finish(*saving.popleft())
             finally:
-                for _, future in loading:
+                for _, future in (*loading, *enhancing):
                     future.cancel()
                 while saving:
                     self._finish(*saving.popleft())
         return [self._entries[job] for job in jobs]
 
-    def _enhance_next(self, loading: deque[tuple[Job, Future]], saving: deque[tuple[Job, Future]],
-                      writers: ThreadPoolExecutor) -> None:
+    @contextlib.contextmanager
+    def _networks(self, count: int) -> Iterator[Executor]:
+        """Where the network runs: in this thread, or for many photos on a CPU in two others, each with half of the cores:
+        these then need not wait for each other after every operation."""
+        import torch
+        threads = torch.get_num_threads()
+        self._at_once = min(AT_ONCE, threads, count) if self.enhancer.device.type == 'cpu' else 1
+        if self._at_once < 2:
+            yield _InThisThread()
+            return
+        share = threads // self._at_once
+        try:
+            with ThreadPoolExecutor(self._at_once, initializer=torch.set_num_threads, initargs=(share, )) as networks:
+                yield networks
+        finally:
+            torch.set_num_threads(threads)
+
+    def _pass_on(self, enhancing: deque[tuple[Job, Future]], saving: deque[tuple[Job, Future]],
+                 writers: ThreadPoolExecutor) -> None:
         """From one queue to the other; nothing here holds on to the pixels."""
-        job, future = loading.popleft()
-        if enhanced := self._enhance(job, future):
+        job, future = enhancing.popleft()
+        try:
+            enhanced = future.result()
+        except (ValueError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
+            self._fail(job, error)
+            return
+        if isinstance(enhanced, Path):
+            self._note(job, 'skipped', enhanced, reason='finished before')
+        else:
             saving.append((job, writers.submit(self._save, *enhanced)))
 
     def _load(self, job: Job) -> _Loaded | Path:
@@ -166,22 +214,28 @@ class Pipeline:
                              '--overwrite replaces it')
         return 'absent'
 
-    def _enhance(self, job: Job, loading: Future) -> tuple[_Loaded, Result, float] | None:
-        """What :meth:`_save` takes; None if the entry is complete."""
-        try:
-            loaded = loading.result()
-            if isinstance(loaded, Path):
-                self._note(job, 'skipped', loaded, reason='finished before')
-                return None
+    def _enhance(self, loading: Future) -> tuple[_Loaded, Result, float] | Path:
+        """Where the network runs: what :meth:`_save` takes, or the target of a photo that is finished."""
+        loaded = loading.result()
+        if isinstance(loaded, Path):
+            return loaded
+        with self._turn(loaded.pixels.size):
             start = time.perf_counter()
             result = self.enhancer.enhance_with_report(loaded.pixels, self.settings.strength, self.settings.mode)
-            seconds = round(time.perf_counter() - start, 3)
-        except (ValueError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-                raise
-            self._fail(job, error)
-            return None
-        return loaded, result, seconds
+            return loaded, result, round(time.perf_counter() - start, 3)
+
+    @contextlib.contextmanager
+    def _turn(self, size: int) -> Iterator[None]:
+        """A photo of so many numbers waits until there is room for it: a large one has the memory for itself."""
+        places = self._at_once if size > LARGE else 1
+        with self._entry:
+            for _ in range(places):
+                self._places.acquire()
+        try:
+            yield
+        finally:
+            for _ in range(places):
+                self._places.release()
 
     def _save(self, loaded: _Loaded, result: Result, seconds: float) -> dict:
         """In a writer: the journal's line, then the file; what the entry says."""
