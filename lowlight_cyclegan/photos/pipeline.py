@@ -140,8 +140,8 @@ class Pipeline:
 
     @contextlib.contextmanager
     def _networks(self, count: int) -> Iterator[Executor]:
-        """Where the network runs: in this thread, or for many photos on a CPU in two others, each with half of the cores:
-        these then need not wait for each other after every operation."""
+        """Where the network runs: in this thread, or for many photos on a CPU in two others. Each has half of the
+        cores, which then need not wait for each other after every operation."""
         import torch
         threads = torch.get_num_threads()
         self._at_once = min(AT_ONCE, threads, count) if self.enhancer.device.type == 'cpu' else 1

@@ -5,6 +5,7 @@ import numpy as np
 import os
 import pytest
 import sys
+import torch
 from pathlib import Path
 from PIL import Image
 
@@ -22,7 +23,7 @@ CLEAR = np.dstack([COLOUR, RNG.integers(0, 256, (24, 32)).astype(np.uint8)])
 
 
 class Inverter:
-    precision = 'fp32'
+    precision, device = 'fp32', torch.device('cpu')
 
     @classmethod
     def from_pretrained(cls, name, options=None, **kwargs):

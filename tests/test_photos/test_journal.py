@@ -6,6 +6,7 @@ import numpy as np
 import os
 import pytest
 import stat
+import torch
 
 from lowlight_cyclegan.files import temporary_prefix
 from lowlight_cyclegan.photos.formats import ImageError, Photo
@@ -19,6 +20,7 @@ from lowlight_cyclegan.enhance.enhancer import Result
 
 
 class Inverter:
+    device = torch.device('cpu')
 
     def enhance_with_report(self, image, strength=1.0, mode=None):
         return Result(np.iinfo(image.dtype).max - image, 'direct', '')

@@ -5,6 +5,7 @@ import pytest
 import signal
 import subprocess
 import sys
+import threading
 import time
 import torch
 from pathlib import Path
@@ -14,7 +15,8 @@ from lowlight_cyclegan import commands as cli
 from lowlight_cyclegan.enhance import enhancer as enhancer_module
 from lowlight_cyclegan.files import temporary_prefix
 from lowlight_cyclegan.photos.formats import Photo
-from lowlight_cyclegan.photos.journal import Journal
+from lowlight_cyclegan.photos import pipeline
+from lowlight_cyclegan.photos.journal import Journal, Settings
 from lowlight_cyclegan.photos.plan import find_photos, plan
 from lowlight_cyclegan.photos.read import read_image
 from lowlight_cyclegan.photos.write import write_image
@@ -24,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 class Inverter:
     """An enhancer that needs no weights; what its class attribute names by a photo's first pixel happens to it."""
-    precision, troubles, delay = 'fp32', {}, 0.0
+    precision, device, troubles, delay = 'fp32', torch.device('cpu'), {}, 0.0
 
     def __init__(self, name='lite'):
         self.name = name
@@ -244,6 +246,53 @@ def test_trouble_with_one_photo(tmp_path, capsys, monkeypatch):
                        'PPM, camera RAW), or one that is broken or not supported', 'g.jpg': 'is empty'}
     assert report(out)['counts'] == {'failed': 6, 'ok': 1} and sorted(files(out)) == ['e.png']
     assert len(capsys.readouterr().err.splitlines()) == 6
+
+
+class Watched(Inverter):
+    """Says how many photos were in the network at once, and with how many threads each."""
+
+    def __init__(self, device='cpu'):
+        self.device, self.now, self.most, self.threads, self.lock = torch.device(device), 0, 0, set(), threading.Lock()
+
+    def enhance_with_report(self, image, strength, mode):
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            self.threads.add(torch.get_num_threads())
+        time.sleep(0.05)
+        with self.lock:
+            self.now -= 1
+        return super().enhance_with_report(image, strength, mode)
+
+
+@pytest.mark.parametrize('count,device,large,most,share', [
+    (6, 'cpu', 10**9, 2, 2), (6, 'cpu', 10, 1, 2), (1, 'cpu', 10**9, 1, 4), (6, 'meta', 10**9, 1, 4)])
+def test_two_photos_are_enhanced_at_once_on_a_cpu(tmp_path, monkeypatch, count, device, large, most, share):
+    root = write_photos(tmp_path / 'in', *(f'{i}.png' for i in range(count)))
+    monkeypatch.setattr(pipeline, 'LARGE', large)
+    enhancer, before = Watched(device), torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        entries = pipeline.Pipeline(enhancer, Settings('none')).run(plan([str(root)]))
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    assert [entry['result'] for entry in entries] == ['ok'] * count
+    assert [Path(entry['input']).name for entry in entries] == [f'{i}.png' for i in range(count)]
+    assert enhancer.most == most and enhancer.threads == {share}
+
+
+def test_two_at_once_end_as_one_does(tmp_path, monkeypatch):
+    """One photo's trouble stays its own; a mistake in the network ends the run after what is enhanced is written."""
+    root = write_photos(tmp_path / 'in', *(f'{i}.png' for i in range(8)), start=1)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
+    monkeypatch.setattr(Inverter, 'troubles', {3: ValueError('too strange'), 7: RuntimeError('a mistake')})
+    jobs, arrived = plan([str(root)]), {}
+    with pytest.raises(RuntimeError, match='a mistake'):
+        pipeline.Pipeline(Inverter(), Settings('none'), done=arrived.__setitem__).run(jobs)
+    assert [arrived[job]['reason'] or arrived[job]['result'] for job in jobs[:6]] == [
+        'ok', 'ok', 'too strange', 'ok', 'ok', 'ok']
+    assert sorted(files(tmp_path / 'in_enhanced')) == ['0.png', '1.png', '3.png', '4.png', '5.png']
 
 
 def test_other_errors_are_not_hidden(tmp_path, monkeypatch):

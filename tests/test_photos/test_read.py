@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import tifffile
+import torch
 import warnings
 import zlib
 from PIL import Image, ImageCms, ImageOps
@@ -553,6 +554,7 @@ def mutations(count, seed=0):
 
 class Inverter:
     """An enhancer that needs no network."""
+    device = torch.device('cpu')
 
     def enhance_with_report(self, image, strength, mode):
         return Result(np.iinfo(image.dtype).max - image, 'direct', 'there is no other')
