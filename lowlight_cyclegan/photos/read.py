@@ -122,7 +122,8 @@ def _decode_with_pillow(data: bytes, name: str | os.PathLike, max_pixels: int) -
         check_size(image.size, name, max_pixels)
         # MPO is a JPEG that brings along a depth map, a gain map or a preview; HEIC collections have a primary image
         if getattr(image, 'is_animated', False) and image.format not in ('MPO', 'HEIF'):
-            raise ImageError(name, f'is animated, {_count(image)} frames: only single pictures are enhanced')
+            raise ImageError(name, f'is animated, {_count(image)} frames: only single pictures are enhanced; '
+                             'lowlight-cyclegan video takes it')
     kind = {'MPO': 'JPEG'}.get(image.format, image.format)
     icc = image.info.get('icc_profile') or b''
     chunks = png.colour_chunks(data) if kind == 'PNG' else {}

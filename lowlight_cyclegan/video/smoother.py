@@ -14,6 +14,7 @@ from .timeline import BLACK
 
 CUT = 0.3  # relative difference of two thumbnails between which another scene begins
 MOTION = 0.1  # difference of thumbnails of equal mean after which a map has adapted
+BRIGHTENING = 0.4  # difference of the logarithms of the light at which all adapts at once: flicker is far below it
 DAYLIGHT = (0.3, 0.5)  # mean luminance at which a picture begins to need no enhancement, and at which it needs none
 
 
@@ -22,7 +23,8 @@ class TemporalSmoother:
 
     - Of what a network's ``predict`` step returns, every number and map is an exponential moving average over time, so
       variable frame rates are no special case. What is predicted are exposures in stops, exponents and the like: a
-      change of the scene's light adds to them or leaves them as they are. Maps also follow what moves.
+      change of the scene's light adds to them or leaves them as they are. Maps also follow what moves, and all follow
+      light that goes on or off, where waiting would show the scene too bright or too dark.
     - The mean luminance of every network's output changes from one frame to the next by no more than that of the input
       does, in the same direction; what is left of the change follows slowly.
     - A new scene is where a thumbnail of the luminance differs from the last frame's by more than ``CUT`` of its mean.
@@ -39,17 +41,20 @@ class TemporalSmoother:
         self.seconds, self.keeps_white = seconds, keeps_white
         self._light: list[float] | None = None  # mean luminance of the last input and output, as logarithms
         self._last: tuple[float, Tensor] | None = None  # time of the last frame and its thumbnail, (192,)
+        self._reference = 0.0  # logarithm of the light that the curve suits
         self._curve: list[Tensor] = []  # what was applied to the last frame
         self._weight = self._map_weight = 1.0
 
     def state_dict(self) -> dict[str, Any]:
         """What the next frame depends on, for JSON."""
-        return {'light': self._light, 'curve': [value.tolist() for value in self._curve],
+        return {'light': self._light, 'reference': self._reference,
+                'curve': [value.tolist() for value in self._curve],
                 'last': None if self._last is None else (self._last[0], self._last[1].tolist())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the frame whose :meth:`state_dict` this is."""
-        self._light, self._curve = state['light'], [torch.tensor(value) for value in state['curve']]
+        self._light, self._reference = state['light'], state['reference']
+        self._curve = [torch.tensor(value) for value in state['curve']]
         self._last = None if state['last'] is None else (state['last'][0], torch.tensor(state['last'][1]))
 
     def enhance(self, enhancer: Enhancer, x: Tensor, time: float, strength: float = 1.0, mode: str | None = None,
@@ -87,15 +92,17 @@ class TemporalSmoother:
         thumbnail = F.interpolate(light, (12, 16), mode='area').flatten().cpu()
         last_time, last = self._last or (time, thumbnail)
         begins = self._last is None or _difference(thumbnail, last) > CUT
+        now = math.log(max(1e-3, float(thumbnail.mean())))
         if begins:
-            self._curve, self._light = [], None
+            self._curve, self._light, self._reference = [], None, now
         elif self.seconds > 0:
-            constants = max(0.0, time - last_time) / self.seconds
+            constants = max(0.0, time - last_time) / self.seconds + ((now - self._reference) / BRIGHTENING)**2
             equal = (values / values.mean().clamp_min(1e-6) for values in (thumbnail, last))
             motion = _difference(*equal) / MOTION
             # The darker a frame of a fade, the coarser what is predicted from it, and the less does a change show.
             self._weight, self._map_weight = (
                 max(1 - share, -math.expm1(-change)) for change in (constants, constants + motion))
+            self._reference += self._weight * (now - self._reference)
         self._last = time, thumbnail
         return begins
 

@@ -17,6 +17,9 @@ def toy_enhancer(head='gain', seed=0):
     if head == 'gain':
         torch.nn.init.normal_(network.exposure.linear.weight, std=0.3)  # a tone curve that looks at its picture
         torch.nn.init.normal_(network.fine[4].weight, std=0.02)
+    if head == 'exposure':
+        for layer in (network.exposure.picture[-1], network.exposure.grid[-1]):
+            torch.nn.init.normal_(layer.weight, std=0.02)
     return Enhancer(network, device='cpu', precision='fp32')
 
 

@@ -23,12 +23,12 @@ def test_predictions_follow_slowly_within_a_scene_and_at_once_at_a_cut():
     dark, other = torch.full((1, 3, 24, 32), 0.1), torch.rand(1, 3, 24, 32)
     assert smoother.begin(dark, 0.0)
     assert smoother.adapt(None, prediction(1.0)).grid.mean() == 1
-    assert not smoother.begin(dark * 1.1, 0.5)
+    assert not smoother.begin(dark, 0.5)
     weight = 1 - np.exp(-0.5)
     applied = smoother.adapt(None, prediction(-2.0))
     assert isinstance(applied, Prediction)
     assert applied.stops[0].tolist() == pytest.approx([1 - 3 * weight, 3 * weight - 1])
-    torch.testing.assert_close(applied.grid, torch.full((1, 3, 4, 4), 1 - 3 * weight))  # more light, and nothing moved
+    torch.testing.assert_close(applied.grid, torch.full((1, 3, 4, 4), 1 - 3 * weight))  # nothing moved
     state = json.loads(json.dumps(smoother.state_dict()))
     resumed = TemporalSmoother(seconds=1.0)
     resumed.load_state_dict(state)
@@ -39,6 +39,22 @@ def test_predictions_follow_slowly_within_a_scene_and_at_once_at_a_cut():
     assert smoother.begin(other, 2.6)
     assert smoother.adapt(None, prediction(7.0)).stops[0].tolist() == [7, -7]
     assert smoother.adapt(None, None) is None
+
+
+def test_light_that_goes_on_does_not_show_the_scene_too_bright():
+    """With the exposure that a picture of its own would get, a scene is at 0.45 before and after."""
+    smoother, shown = TemporalSmoother(), []
+    light = [0.05] * 12 + list(np.linspace(0.05, 0.3, 24)) + [0.3] * 24
+    for i, level in enumerate(light):
+        smoother.begin(torch.full((1, 3, 24, 32), level), i / 24)
+        stops = smoother.adapt(None, (torch.full((1, 1), np.log2(0.45 / level)), ))[0].item()
+        shown.append(level * 2**stops)
+    assert max(shown) < 1.3 * 0.45 and min(shown) > 0.4 and abs(shown[-1] - 0.45) < 0.03
+    smoother, shown = TemporalSmoother(), []
+    for i, level in enumerate(0.05 * (1 + 0.05 * np.random.default_rng(0).standard_normal(48))):
+        smoother.begin(torch.full((1, 3, 24, 32), level), i / 24)
+        shown.append(smoother.adapt(None, (torch.full((1, 1), np.log2(0.45 / level)), ))[0].item())
+    assert np.std(np.diff(shown)) < 0.15 * np.log2(1.05) * np.sqrt(2)  # flicker is not followed
 
 
 def test_maps_follow_what_moves():
@@ -59,8 +75,8 @@ def test_output_follows_the_input_and_adds_no_change_of_its_own():
         shown.append(smoother.limit(x * gain, torch.full_like(x, own)).mean().item())
     # kept with a steady input, up with a brighter one, not against the input's direction, down with a darker one
     assert shown[0] == pytest.approx(shown[1]) == pytest.approx(0.4)
-    assert shown[2] == pytest.approx(0.44) and shown[3] == pytest.approx(0.44)
-    assert shown[4] == pytest.approx(0.4)
+    assert shown[2] == pytest.approx(0.44, abs=0.012) and shown[3] == pytest.approx(0.44, abs=0.012)
+    assert shown[4] == pytest.approx(0.4, abs=0.012)
 
 
 @pytest.mark.parametrize('mode', ['direct', 'exact', 'guided'])
@@ -78,7 +94,7 @@ def test_smoother_leaves_the_network_as_it_was(monkeypatch, mode):
 
 
 def test_what_keeps_white_is_told_from_what_does_not():
-    assert not keeps_white(toy_enhancer('gain'))
+    assert not keeps_white(toy_enhancer('gain')) and keeps_white(toy_enhancer('exposure'))
 
 
 def test_daylight_and_black_are_left_alone_where_the_network_gives_every_picture_one_brightness():
