@@ -27,8 +27,8 @@ class PairedNameListDataset(PairedImageDataset):
 
     Raises:
         FileNotFoundError: A folder is missing.
-        ValueError: One line, for a name that is missing, has several files, cannot be read, or where gt is smaller
-            than lq times scale.
+        ValueError: One line, for a name that is missing, has several files, cannot be read, or where the size of
+            gt is not that of lq times scale.
     """
 
     def __init__(self, opt):
@@ -79,6 +79,6 @@ class PairedNameListDataset(PairedImageDataset):
         shapes = map_threaded(lambda pair: (shape(pair['lq_path'], 'lq'), shape(pair['gt_path'], 'gt')), self.paths)
         scale = self.opt['scale']
         for pair, ((h_lq, w_lq), (h_gt, w_gt)) in zip(self.paths, shapes, strict=True):
-            if h_gt < h_lq * scale or w_gt < w_lq * scale:
+            if (h_gt, w_gt) != (h_lq * scale, w_lq * scale):
                 raise ValueError(f"dataroot_gt: '{pair['gt_path']}' is {w_gt}x{h_gt}, but its lq image is "
                                  f'{w_lq}x{h_lq} and scale is {scale}')

@@ -1,5 +1,6 @@
 """What the metrics share."""
 import numpy as np
+import os
 import torch
 from basicsr.metrics.metric_util import reorder_image
 
@@ -14,5 +15,11 @@ def to_rgb_tensor(img, crop_border, input_order):
 
 
 def default_device():
-    """'cuda' where torch finds a GPU, else 'cpu'."""
-    return 'cuda' if torch.cuda.is_available() else 'cpu'
+    """Device of metrics, as a string: the GPU that belongs to this process of a distributed run, else the CPU.
+
+    It is known before the process group starts, so that what is loaded early lies where it is used.
+    """
+    if not torch.cuda.is_available():
+        return 'cpu'
+    local_rank = int(os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', 0)))
+    return f'cuda:{local_rank % torch.cuda.device_count()}'

@@ -4,6 +4,7 @@ Reference: Shrivastava et al., "Learning from Simulated and Unsupervised Images 
 CVPR 2017.
 """
 import torch
+from basicsr.utils import get_root_logger
 
 __all__ = ['ImagePool']
 
@@ -30,6 +31,10 @@ class ImagePool:
         """
         if self.size == 0:
             return images
+        if self.images and self.images[0].shape != images.shape[1:]:  # resumed with other crops
+            get_root_logger().warning(f'The history of generated images begins anew: crops of {_size(self.images[0])} '
+                                      f'are {_size(images)} now.')
+            self.images.clear()
         chosen = []
         for image in images:
             if len(self.images) < self.size:
@@ -47,3 +52,7 @@ class ImagePool:
     def load_state_dict(self, state, device):
         """Take back what :meth:`state_dict` gave, up to the present capacity."""
         self.images = [image.to(device) for image in state['images'][:self.size]]
+
+
+def _size(image):
+    return 'x'.join(map(str, image.shape[-2:]))

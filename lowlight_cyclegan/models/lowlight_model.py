@@ -15,10 +15,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from lowlight_cyclegan.archs.self_ensemble_arch import self_ensemble
 from .checkpoint import Checkpoints
 from .loss_meter import LossMeter
-from .lr_scheduler import LinearDecayLR
+from .lr_scheduler import build_schedule, resume_schedules
 from .speed import speed_options
 from .stop_signal import StopSignal
 from .validation import Validator, save_strip
+from .weights import fix_parameters, load_weights
 
 __all__ = ['LowLightModel']
 
@@ -60,7 +61,7 @@ class LowLightModel(BaseModel):
     def _build_network(self, name):
         net = build_network(self.opt[f'network_{name}'])
         if self.is_train:
-            self._fix(name, net)
+            fix_parameters(net, name, self.opt['train'].get(f'fixed_{name}') or ())
         if self.is_train and self.opt.get('compile'):
             net.compile(dynamic=False)  # in place: the keys of the state dict stay; a graph for each size of batch
         net = self.model_to_device(net)
@@ -72,14 +73,9 @@ class LowLightModel(BaseModel):
             self.load_network(net, load_path, strict, key)
         return net
 
-    def _fix(self, name, net):
-        """Leave the parameters out of the training whose names begin with an entry of ``fixed_<network>``."""
-        for prefix in self.opt['train'].get(f'fixed_{name}') or ():
-            parameters = [p for key, p in net.named_parameters() if key.startswith(prefix)]
-            if not parameters:
-                raise ValueError(f'train: fixed_{name}: no parameter of network_{name} begins with {prefix!r}.')
-            for parameter in parameters:
-                parameter.requires_grad_(False)
+    def load_network(self, net, load_path, strict=True, param_key='params'):
+        """Load weights, see :func:`load_weights`."""
+        load_weights(self.get_bare_model(net), load_path, param_key, strict)
 
     def init_training_settings(self):
         train_opt = self.opt['train']
@@ -98,7 +94,6 @@ class LowLightModel(BaseModel):
         self.checkpoints = Checkpoints(self.opt)
         self.loss_meter = LossMeter(self.device, self.checkpoints.states)
         self._saved_iteration = 0
-        self._pending_save = None  # (epoch, iteration) of a checkpoint that waits for its validation
         self.visuals = OrderedDict()
         self.stop_signal = StopSignal(self.opt['dist'])
 
@@ -119,19 +114,16 @@ class LowLightModel(BaseModel):
         for key, names in self.optimizer_networks.items():
             optim_opt = dict(self.opt['train'][key])
             optim_type = optim_opt.pop('type')
-            if optim_type in ('Adam', 'AdamW'):
+            if optim_type in ('Adam', 'AdamW') and not optim_opt.get('foreach'):
                 optim_opt.setdefault('fused', True)
             params = [p for name in names for p in self.networks[name].parameters() if p.requires_grad]
             self.optimizers.append(self.get_optimizer(optim_type, params, **optim_opt))
 
     def setup_schedulers(self):
-        """BasicSR's schedulers and ``LinearDecayLR``."""
-        scheduler_opt = dict(self.opt['train']['scheduler'])
-        if scheduler_opt.pop('type') != 'LinearDecayLR':
-            super().setup_schedulers()
-            return
-        for optimizer in self.optimizers:
-            self.schedulers.append(LinearDecayLR(optimizer, self.opt['train']['total_iter'], **scheduler_opt))
+        """A schedule for each optimizer: ``LinearDecayLR`` or one of BasicSR's."""
+        train_opt = self.opt['train']
+        self.schedulers += [build_schedule(optimizer, train_opt['total_iter'], **train_opt['scheduler'])
+                            for optimizer in self.optimizers]
 
     # ---------------------------------------------------------------- training
 
@@ -195,7 +187,7 @@ class LowLightModel(BaseModel):
         if not signum:
             return
         if self._saved_iteration != self.iteration:
-            self._save(self.epoch, self.iteration)
+            self.save(self.epoch, self.iteration)
         again = 'the same command' if self.opt['dist'] else shlex.join(sys.orig_argv)
         again += '' if '--auto_resume' in sys.orig_argv else ' --auto_resume'
         get_root_logger().warning(f'Stopped at iteration {self.iteration}, everything saved. To continue: {again}')
@@ -236,45 +228,44 @@ class LowLightModel(BaseModel):
         self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
 
     def nondist_validation(self, dataloader, current_iter, tb_logger, save_img):
-        """Enhance, measure and save every image, each rank its share; a dataset without ``gt`` has fewer metrics."""
+        """Enhance, measure and save every image, each rank its share; a dataset without ``gt`` has fewer metrics.
+
+        Raises:
+            Exception: Whatever an image or a metric raises, once a checkpoint of these weights is there.
+        """
         dataset = dataloader.dataset
         dataset_name = dataset.opt['name']
         if self.is_train:
             # BasicSR's loop ends one iteration late, with a validation of weights that it may have validated already.
-            current_iter = min(current_iter, self.opt['train']['total_iter'])
+            current_iter = self.iteration
             if self.validator.done.get(dataset_name) == current_iter:
                 return
         if self.opt['dist']:  # BatchNorm's statistics, which each rank takes of its own batches
             for buffer in self._tested_network().buffers():
                 dist.broadcast(buffer, 0)
-        new_best = self.validator.run(dataset, self._enhance, current_iter, save_img, tb_logger)
+        try:
+            new_best = self.validator.run(dataset, self._enhance, current_iter, save_img, tb_logger)
+        except Exception:
+            if self.is_train and self._saved_iteration != current_iter:
+                self.save(self.epoch, current_iter)
+            raise
         if not self.is_train:
             return
         if self.opt['logger'].get('keep_best') in new_best and dataset_name == self.validator.names[0]:
             self.checkpoints.save_network('net_g_best', self._stored('g'))
         if save_img and self.opt['rank'] == 0:
             save_strip(self.visuals, self.opt['path']['visualization'], current_iter, tb_logger)
-        if self._pending_save is not None and not self.validator.is_due(current_iter):
-            self._save(*self._pending_save)
-            self._pending_save = None
         self._stop_if_asked()
 
     # ------------------------------------------------------------- checkpoints
 
     def save(self, epoch, current_iter):
-        """Save a checkpoint; one that is about to be validated waits for that, to hold its best metrics too.
+        """Save the networks and everything else that the next iteration depends on; -1 is the networks alone.
 
         Raises:
             OSError: A file cannot be written.
             ValueError: A loss is not finite.
         """
-        if self.validator.is_due(current_iter):
-            self._pending_save = (epoch, current_iter)
-        else:
-            self._save(epoch, current_iter)
-
-    def _save(self, epoch, current_iter):
-        """Save the networks and everything else that the next iteration depends on; -1 is the networks alone."""
         self.loss_meter.check()
         networks = {name: self._stored(name) for name in self.networks}
         if current_iter == -1:
@@ -305,15 +296,25 @@ class LowLightModel(BaseModel):
         """Restore :meth:`_rank_state`."""
 
     def resume_training(self, resume_state):
-        """Restore what :meth:`save` saved beside the networks."""
-        super().resume_training(resume_state)
+        """Restore what :meth:`save` saved beside the networks; changed rates and schedules are taken, and said.
+
+        Raises:
+            ValueError: The checkpoint lies beyond ``total_iter``.
+        """
+        total_iter = self.opt['train']['total_iter']
+        if resume_state['iter'] > total_iter:
+            raise ValueError(f"train:total_iter: is {total_iter}, but the checkpoint is of iteration "
+                             f"{resume_state['iter']}: raise total_iter, or name an earlier path:resume_state.")
+        changes = resume_schedules(self.optimizers, self.schedulers, resume_state)
+        if changes:
+            get_root_logger().warning(f"Changed in the options since the checkpoint: {'; '.join(changes)}.")
         for optimizer in self.optimizers:
             for parameter, state in optimizer.state.items():
                 for key, value in state.items():
                     if value.shape == parameter.shape:  # laid out as the parameter: channels_last may have been another
                         state[key] = torch.empty_like(parameter).copy_(value)
         self.iteration, self.epoch = resume_state['iter'], resume_state['epoch']
-        self.validator.best = resume_state['best_metric_results']
+        self.validator.resume(resume_state['best_metric_results'], self.iteration)
         rank_state = self.checkpoints.load_rank(resume_state)
         if rank_state is not None:
             self._load_rank_state(rank_state)

@@ -1,6 +1,7 @@
 """Measuring a model on a dataset."""
 import csv
 import inspect
+import json
 import numpy as np
 import os
 import torch
@@ -11,6 +12,8 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from os import path as osp
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+
+from lowlight_cyclegan.files import atomic_write
 
 __all__ = ['Validator', 'save_strip']
 
@@ -24,7 +27,8 @@ class Validator:
     Attributes:
         means (dict[str, float]): Mean of each metric over the images of the last dataset, without nan and infinities.
         done (dict[str, int]): Dataset -> iteration of its last validation.
-        best (dict[str, dict]): Dataset -> metric -> ``better``, ``val`` and ``iter``, as BasicSR stores them.
+        best (dict[str, dict]): Dataset -> metric -> ``better``, ``val`` and ``iter``, as BasicSR stores them. In a
+            training it is also in ``best.json`` beside the networks, for a checkpoint is older than its validation.
     """
 
     def __init__(self, opt):
@@ -32,6 +36,7 @@ class Validator:
         self.means = {}
         self.best = {}
         self.done = {}
+        get_root_logger().addFilter(_not_of_sr_models)
         self.names = [o['name'] for phase, o in opt['datasets'].items() if phase.split('_')[0] == 'val']
 
     def is_due(self, iteration):
@@ -56,23 +61,31 @@ class Validator:
         rank, world_size = self.opt['rank'], self.opt['world_size']
         dataset_name = dataset.opt['name']
         indices = range(rank, len(dataset), world_size)
-        rows = []  # (index, image name, {metric: value})
+        rows, failure = [], None  # (index, image name, {metric: value})
         silent = rank != 0 or not self.opt['val'].get('pbar', False)
-        with tqdm(total=len(indices), unit='image', disable=silent) as pbar:
-            for index, data in zip(indices, DataLoader(dataset, sampler=indices)):
-                img_name = osp.splitext(osp.basename(data['lq_path'][0]))[0]
-                visuals = enhance(data)
-                images = {'img': tensor2img(visuals['result'])}
-                if 'gt' in visuals:
-                    images['img2'] = tensor2img(visuals['gt'])
-                if save_img:
-                    imwrite(images['img'], self._picture_path(dataset_name, img_name, iteration))
-                rows.append((index, img_name, self.measure(images)))
-                pbar.update()
+        try:
+            with tqdm(total=len(indices), unit='image', disable=silent) as pbar:
+                for index, data in zip(indices, DataLoader(dataset, sampler=indices)):
+                    img_name = osp.splitext(osp.basename(data['lq_path'][0]))[0]
+                    visuals = enhance(data)
+                    images = {'img': tensor2img(visuals['result'])}
+                    if 'gt' in visuals:
+                        images['img2'] = tensor2img(visuals['gt'])
+                    if save_img:
+                        imwrite(images['img'], self._picture_path(dataset_name, img_name, iteration))
+                    rows.append((index, img_name, self.measure(images)))
+                    pbar.update()
+        except Exception as error:  # the other ranks wait for this one: it is raised below, on all of them
+            failure = error
         if self.opt['dist']:
             shares = [None] * world_size
-            dist.all_gather_object(shares, rows)
-            rows = [row for share in shares for row in share]
+            dist.all_gather_object(shares, (rows, failure and f'{type(failure).__name__}: {failure}'))
+            rows = [row for share, _ in shares for row in share]
+            failed = [text for _, text in shares if text]
+            if failed and failure is None:
+                failure = ValueError(f'Validation of {dataset_name} failed on another rank ({failed[0]}).')
+        if failure is not None:
+            raise failure
         rows = [(img_name, metrics) for _, img_name, metrics in sorted(rows)]
         self.done[dataset_name] = iteration
         return self._report(dataset_name, rows, iteration, tb_logger) if rank == 0 else set()
@@ -90,6 +103,8 @@ class Validator:
     def _picture_path(self, dataset_name, img_name, iteration):
         folder = self.opt['path']['visualization']
         if self.opt['is_train']:
+            if len(self.names) > 1:  # which may have pictures of one name
+                folder = osp.join(folder, dataset_name)
             return osp.join(folder, img_name, f'{img_name}_{iteration}.png')
         return osp.join(folder, dataset_name, f"{img_name}_{self.opt['val'].get('suffix') or self.opt['name']}.png")
 
@@ -97,6 +112,9 @@ class Validator:
         """Means over finite values with their count to the log and TensorBoard, each image to a CSV file."""
         names = list(rows[0][1]) if rows else []
         if not names:
+            if rows and self.opt['val'].get('metrics'):
+                get_root_logger().warning(f'Validation {dataset_name}, {len(rows)} images: nothing is measured, for '
+                                          'the metrics of val: metrics need references (dataroot_gt).')
             return set()
         table = osp.join(self.opt['path']['log'], 'metrics', f'{dataset_name}_{iteration}.csv')
         os.makedirs(osp.dirname(table), exist_ok=True)
@@ -122,7 +140,23 @@ class Validator:
             if tb_logger:
                 tb_logger.add_scalar(f'metrics/{dataset_name}/{name}', mean, iteration)
         get_root_logger().info('\n'.join(lines))
+        if self.opt['is_train']:
+            text = json.dumps(self.best, indent=1)
+            atomic_write(osp.join(self.opt['path']['models'], 'best.json'), text.encode())
         return new_best
+
+    def resume(self, best, iteration):
+        """Go on from a checkpoint of this iteration: its best values, and those of the validations just after it."""
+        self.best = best
+        try:
+            with open(osp.join(self.opt['path']['models'], 'best.json'), encoding='utf-8') as f:
+                newer = json.load(f)
+        except FileNotFoundError:
+            return
+        for dataset_name, metrics in newer.items():
+            for name, value in metrics.items():
+                if value['iter'] <= iteration:
+                    self.best.setdefault(dataset_name, {})[name] = value
 
     def _best_after(self, dataset_name, name, value, iteration):
         """Best mean of a metric, this one included; of equal ones the newest."""
@@ -132,6 +166,11 @@ class Validator:
         if value >= best['val'] if best['better'] == 'higher' else value <= best['val']:
             best.update(val=value, iter=iteration)
         return best
+
+
+def _not_of_sr_models(record):
+    """Leave out BasicSR's warning that several validation datasets are for its SRModel alone."""
+    return 'only* supported by SRModel' not in str(record.msg)
 
 
 def save_strip(visuals, folder, iteration, tb_logger):

@@ -67,6 +67,7 @@ class ToyPairs(Dataset):
 def validate(rank, opt):
     torch.manual_seed(0)
     model = build_model(opt)
+    model.iteration = 5
     model.validation(DataLoader(ToyPairs()), 5, None, save_img=True)
     return model.validator.means
 
@@ -117,4 +118,28 @@ def stops(rank, opt):
 
 def test_a_signal_to_one_rank_stops_all(toy_opt, tmp_path):
     assert on_two_ranks(stops, toy_opt, tmp_path) == [143, 143]
+    assert sorted(p.name for p in (tmp_path / 'training_states').iterdir()) == ['1.state', '1_rank1.pth']
+
+
+class OneBroken(ToyPairs):
+
+    def __getitem__(self, index):
+        if index == 3:  # rank 1's
+            raise ValueError('3.png is broken')
+        return super().__getitem__(index)
+
+
+def fails(rank, opt):
+    model = build_model(opt)
+    model.feed_data({key: v[rank::2].float() for key, v in images(4).items()})
+    model.optimize_parameters(1)
+    with pytest.raises(ValueError, match='3.png is broken') as error:
+        model.validation(DataLoader(OneBroken()), 1, None)
+    return str(error.value)
+
+
+def test_a_validation_that_fails_on_one_rank_ends_all_and_costs_nothing(toy_opt, tmp_path):
+    first, second = on_two_ranks(fails, toy_opt, tmp_path)
+    assert first == 'Validation of toy_val failed on another rank (ValueError: 3.png is broken).'
+    assert second == '3.png is broken'
     assert sorted(p.name for p in (tmp_path / 'training_states').iterdir()) == ['1.state', '1_rank1.pth']

@@ -38,3 +38,13 @@ def test_state_round_trip():
     first = [pool.query(numbered(i)) for i in range(10)]
     torch.manual_seed(1)
     assert all(torch.equal(a, other.query(numbered(i))) for i, a in enumerate(first))
+
+
+def test_crops_of_another_size_begin_a_new_history(caplog):
+    pool = ImagePool(2)
+    pool.query(torch.rand(2, 3, 4, 4))
+    with caplog.at_level('WARNING', logger='basicsr'):
+        for _ in range(4):
+            assert pool.query(torch.rand(2, 3, 6, 8)).shape == (2, 3, 6, 8)
+    assert [record.message for record in caplog.records] == [
+        'The history of generated images begins anew: crops of 4x4 are 6x8 now.']

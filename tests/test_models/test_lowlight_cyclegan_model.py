@@ -373,6 +373,7 @@ class ToyPairs(Dataset):
 
 
 def test_validation_reports_means_and_each_image(toy_model, toy_opt, tmp_path):
+    toy_model.iteration = 5
     toy_model.validation(DataLoader(ToyPairs()), 5, None, save_img=True)
     with open(tmp_path / 'log' / 'metrics' / 'toy_val_5.csv') as f:
         rows = list(csv.DictReader(f))
@@ -410,7 +411,118 @@ def test_validation_without_ground_truth_keeps_to_metrics_that_need_none(toy_mod
     assert list(toy_model.validator.means) == ['niqe']
 
 
+def test_validation_that_measures_nothing_says_so(toy_model, caplog):
+    with caplog.at_level('WARNING', logger='basicsr'):
+        toy_model.validation(DataLoader(ToyPairs(with_gt=False)), 5, None)
+    assert 'toy_val, 3 images: nothing is measured' in caplog.text and 'dataroot_gt' in caplog.text
+
+
+def test_pictures_of_two_sets_stay_apart(toy_opt, tmp_path):
+    toy_opt['datasets']['val_2'] = dict(name='other')
+    model = build_model(toy_opt)
+    other = ToyPairs(1)
+    other.opt = dict(name='other')
+    model.iteration = 5
+    for dataset in (ToyPairs(1), other):
+        model.validation(DataLoader(dataset), 5, None, save_img=True)
+    pictures = sorted(str(p.relative_to(tmp_path / 'visualization')) for p in tmp_path.rglob('0_5.png'))
+    assert pictures == ['other/0/0_5.png', 'toy_val/0/0_5.png']
+
+
+def test_basicsrs_warning_of_several_sets_is_left_out(toy_model, caplog):
+    from basicsr.utils import get_root_logger
+    with caplog.at_level('WARNING', logger='basicsr'):
+        get_root_logger().warning('Multiple validation datasets are *only* supported by SRModel.')
+        get_root_logger().warning('another')
+    assert [record.message for record in caplog.records] == ['another']
+
+
+def resume_with(opt, **changes):
+    """A run saved at iteration 6, resumed with these options of the section train."""
+    torch.manual_seed(0)
+    model = build_model(opt)
+    train(model, range(1, 7))
+    model.save(0, 6)
+    resumed = build_model({**opt, 'train': {**opt['train'], **changes}})
+    resumed.resume_training(torch.load(f"{opt['path']['training_states']}/6.state", weights_only=True))
+    resumed.update_learning_rate(7)
+    return resumed
+
+
+def rates(model):
+    return [group['lr'] for optimizer in model.optimizers for group in optimizer.param_groups]
+
+
+def test_a_changed_rate_is_taken_on_resume_and_said(toy_opt, caplog):
+    with caplog.at_level('WARNING', logger='basicsr'):
+        same = resume_with(toy_opt)
+    assert 'Changed' not in caplog.text and rates(same) == pytest.approx([8e-4, 8e-4])
+    with caplog.at_level('WARNING', logger='basicsr'):
+        changed = resume_with(toy_opt, optim_g=dict(type='Adam', lr=1e-5, betas=[0.9, 0.99]))
+    assert rates(changed) == pytest.approx([8e-6, 8e-4])  # decayed as far as the schedule says
+    assert changed.optimizer_g.param_groups[0]['betas'] == (0.9, 0.99)
+    assert next(iter(changed.optimizer_g.state.values()))['step'] == 6  # its moments stay
+    assert 'lr: was 0.001, is 1e-05 from here on' in caplog.text and 'betas: was [0.5, 0.999]' in caplog.text
+
+
+@pytest.mark.parametrize(('before', 'after', 'rate', 'said'), [
+    (dict(milestones=[2, 8], gamma=0.5), dict(milestones=[2, 4], gamma=0.1), 1e-5, 'milestones: was [2, 8], is [2, 4]'),
+    (dict(type='LinearDecayLR'), dict(type='LinearDecayLR', decay_start=2), 5e-4, 'decay_start: was 5, is 2'),
+    (dict(type='LinearDecayLR'), dict(milestones=[2, 4], gamma=0.1), 1e-5, 'is MultiStepRestartLR from here on'),
+    (dict(milestones=[2, 4], gamma=0.1), dict(type='LinearDecayLR'), 8e-4, 'is LinearDecayLR from here on')])
+def test_a_changed_schedule_is_taken_on_resume_and_said(toy_opt, caplog, before, after, rate, said):
+    toy_opt['train']['scheduler'] = {'type': 'MultiStepLR', **before}
+    with caplog.at_level('WARNING', logger='basicsr'):
+        model = resume_with(toy_opt, scheduler={'type': 'MultiStepLR', **after})
+    assert rates(model) == pytest.approx([rate, rate]) and said in caplog.text
+
+
+def test_a_checkpoint_beyond_the_last_iteration_is_refused(toy_opt):
+    with pytest.raises(ValueError, match='total_iter: is 4, but the checkpoint is of iteration 6'):
+        resume_with(toy_opt, total_iter=4, scheduler=dict(type='LinearDecayLR', decay_start=1))
+
+
+@pytest.mark.parametrize('half', [False, True])
+def test_training_starts_from_safetensors(toy_opt, tmp_path, half):
+    from safetensors.torch import save_file
+    torch.manual_seed(1)
+    state = build_model({**toy_opt, 'is_train': False}).networks['g'].state_dict()
+    save_file({k: v.half() if half else v for k, v in state.items()}, tmp_path / 'g.safetensors')
+    toy_opt['path']['pretrain_network_g'] = str(tmp_path / 'g.safetensors')
+    model = build_model(toy_opt)
+    for net in (model.networks['g'], model.net_g_ema):
+        assert next(net.parameters()).dtype == torch.float32
+        for key, value in net.state_dict().items():
+            assert torch.equal(value, state[key].half().float() if half else state[key])
+
+
+@pytest.mark.parametrize('name', ['g.safetensors', 'g.pth'])
+@pytest.mark.parametrize('content', ['broken', 'other'])
+def test_weights_that_cannot_be_loaded_are_one_line(toy_opt, tmp_path, name, content):
+    from safetensors.torch import save_file
+    path = tmp_path / name
+    if content == 'broken':
+        path.write_bytes(b'no weights')
+    elif name == 'g.pth':
+        torch.save({'params': {'other': torch.zeros(1)}}, path)
+    else:
+        save_file({'other': torch.zeros(1)}, path)
+    toy_opt['path']['pretrain_network_g'] = str(path)
+    said = 'cannot be read as weights' if content == 'broken' else 'does not fit EMAResNetGenerator'
+    with pytest.raises(ValueError, match=f'{name}: {said}') as error:
+        build_model(toy_opt)
+    assert '\n' not in str(error.value)
+
+
+def test_one_way_of_taking_a_step_is_enough(toy_opt):
+    """torch refuses fused and foreach together."""
+    toy_opt['train']['optim_g']['foreach'] = True
+    model = build_model(toy_opt)
+    assert not model.optimizer_g.param_groups[0]['fused'] and model.optimizer_d.param_groups[0]['fused']
+
+
 def test_last_validation_is_logged_once_and_at_the_last_iteration(toy_model, tmp_path):
+    toy_model.iteration = 10
     for iteration in (10, 11):  # BasicSR's loop leaves its counter one too far
         toy_model.validation(DataLoader(ToyPairs()), iteration, None)
     assert [p.name for p in (tmp_path / 'log' / 'metrics').iterdir()] == ['toy_val_10.csv']
@@ -443,15 +555,52 @@ def states(tmp_path):
     return sorted(p.name for p in (tmp_path / 'training_states').iterdir())
 
 
-def test_checkpoint_waits_for_its_validation(toy_model, tmp_path):
+class Broken(ToyPairs):
+
+    def __getitem__(self, index):
+        if index == 1:
+            raise ValueError('1.png is broken')
+        return super().__getitem__(index)
+
+
+def test_a_validation_that_fails_costs_nothing(toy_model, tmp_path):
+    train(toy_model, [5])
     toy_model.save(0, 5)
-    assert states(tmp_path) == []
-    toy_model.validation(DataLoader(ToyPairs(1)), 5, None)
-    assert states(tmp_path) == ['5.state']
-    saved = torch.load(tmp_path / 'training_states' / '5.state', weights_only=True)
-    assert saved['best_metric_results']['toy_val']['psnr']['iter'] == 5
-    toy_model.save(0, 6)
-    assert states(tmp_path) == ['5.state', '6.state']
+    assert states(tmp_path) == ['5.state']  # a checkpoint does not wait for its validation
+    train(toy_model, [10])
+    with pytest.raises(ValueError, match='1.png is broken'):
+        toy_model.validation(DataLoader(Broken()), 10, None)
+    assert states(tmp_path) == ['10.state', '5.state']
+
+
+def test_best_values_of_a_validation_after_the_checkpoint_are_known_on_resume(toy_model, toy_opt, monkeypatch):
+    values = iter([20.0, 30.0, 10.0, 25.0])
+    monkeypatch.setattr(toy_model.validator, 'measure', lambda images: {'psnr': next(values)})
+    saved = {}
+    for iteration in (5, 6, 7):
+        train(toy_model, [iteration])
+        toy_model.save(0, iteration)
+        toy_model.validation(DataLoader(ToyPairs(1)), iteration, None)
+        saved[iteration] = torch.load(f"{toy_opt['path']['training_states']}/{iteration}.state", weights_only=True)
+    for iteration, best in ((6, 30), (7, 30)):
+        resumed = build_model(toy_opt)
+        resumed.resume_training(saved[iteration])
+        assert resumed.validator.best['toy_val']['psnr'] == {'better': 'higher', 'val': best, 'iter': 6}
+    resumed = build_model(toy_opt)
+    resumed.resume_training(saved[5])  # the best that is on disk comes later than this
+    assert resumed.validator.best == {}
+
+
+def test_a_metric_that_is_new_on_resume_starts_without_a_best_value(toy_model, toy_opt):
+    train(toy_model, [5])
+    toy_model.validation(DataLoader(ToyPairs()), 5, None)
+    toy_model.save(0, 5)
+    toy_opt['val']['metrics']['ssim'] = dict(type='calculate_ssim', crop_border=0)
+    resumed = build_model(toy_opt)
+    resumed.resume_training(torch.load(f"{toy_opt['path']['training_states']}/5.state", weights_only=True))
+    train(resumed, [6])
+    resumed.validation(DataLoader(ToyPairs()), 6, None)
+    assert resumed.validator.best['toy_val']['ssim']['iter'] == 6
 
 
 @pytest.mark.parametrize('iteration, validated', [(3, False), (5, True)])
@@ -478,6 +627,7 @@ def test_best_generator_is_kept(toy_model, tmp_path, monkeypatch):
     monkeypatch.setattr(toy_model.validator, 'measure', lambda images: {'psnr': next(values)})
     saved = []
     for iteration in (5, 6, 7):
+        toy_model.iteration = iteration
         toy_model.validation(DataLoader(ToyPairs(1)), iteration, None)
         saved.append((tmp_path / 'models' / 'net_g_best.pth').read_bytes())
         train(toy_model, [iteration])
