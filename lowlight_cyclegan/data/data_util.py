@@ -41,7 +41,8 @@ def read_name_list(path, key):
 def scan_images(root, key, io_backend):
     """Images of one folder (not of its sub-folders) or LMDB, sorted by path.
 
-    Files without an image extension are left out and named in one line of the log; hidden files are left out.
+    Sub-folders, links to nothing and files without an image extension are left out, counted and named in one line of
+    the log each; hidden files are left out.
 
     Args:
         root (str): Folder, or a ``.lmdb`` folder as BasicSR's ``create_lmdb`` writes it.
@@ -71,7 +72,10 @@ def scan_images(root, key, io_backend):
         images = [(name, name) for name in sorted(names)]
         others = []
     else:
-        files = sorted(entry.name for entry in os.scandir(root) if entry.is_file() and not entry.name.startswith('.'))
+        entries = [entry for entry in os.scandir(root) if not entry.name.startswith('.')]
+        files = sorted(entry.name for entry in entries if entry.is_file())
+        _say_left_out(key, 'sub-folders', [entry.name for entry in entries if entry.is_dir()])
+        _say_left_out(key, 'links to nothing', [entry.name for entry in entries if not osp.exists(entry.path)])
         images = [(osp.splitext(file)[0], osp.join(root, file)) for file in files
                   if file.lower().endswith(IMAGE_EXTENSIONS)]
         others = [file for file in files if not file.lower().endswith(IMAGE_EXTENSIONS + _SYSTEM_FILES)]
@@ -79,10 +83,14 @@ def scan_images(root, key, io_backend):
     if not images:
         found = f'; it has {len(others)} other files, such as {others[0]}' if others else ''
         raise ValueError(f"{key}: no image in '{root}' ({', '.join(IMAGE_EXTENSIONS)}){found}")
-    if others:
-        shown = ', '.join(others[:5]) + (', ...' if len(others) > 5 else '')
-        get_root_logger().info(f'{key}: {len(others)} files without an image extension ignored: {shown}')
+    _say_left_out(key, 'files without an image extension', others)
     return images
+
+
+def _say_left_out(key, kind, names):
+    if names:
+        shown = ', '.join(sorted(names)[:5]) + (', ...' if len(names) > 5 else '')
+        get_root_logger().info(f'{key}: {len(names)} {kind} ignored: {shown}')
 
 
 class FileReader:

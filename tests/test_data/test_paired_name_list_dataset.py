@@ -101,6 +101,13 @@ def test_nothing_in_common(folders):
         PairedNameListDataset(options(folders))
 
 
+def test_a_reference_larger_than_its_picture_is_refused(folders):
+    """BasicSR would cut off its corner and measure that."""
+    cv2.imwrite(str(folders / 'gt' / '2.bmp'), picture(2, 48, 64))
+    with pytest.raises(ValueError, match=r"dataroot_gt: '.*2\.bmp' is 64x48, but its lq image is 32x24 and scale is 1"):
+        PairedNameListDataset(options(folders))
+
+
 def test_bad_pictures_end_the_run_before_it_begins(folders):
     cv2.imwrite(str(folders / 'gt' / '2.bmp'), picture(2, 24, 30))
     with pytest.raises(ValueError, match=r"dataroot_gt: '.*2\.bmp' is 30x24, but its lq image is 32x24 and scale is 1"):

@@ -390,7 +390,7 @@ def test_other_files_are_ignored_and_named_once(folders, log):
         (folders / 'lq' / name).write_text('x')
     (folders / 'lq' / 'more').mkdir()
     assert len(make(folders)) == 5
-    messages = [record.message for record in log.records if 'ignored' in record.message]
+    messages = [record.message for record in log.records if 'files' in record.message]
     assert len(messages) == 1 and messages[0].endswith(': notes.txt')
     assert not [record for record in log.records if record.levelname == 'WARNING']
 
@@ -456,3 +456,14 @@ def test_resized_crops_show_most_of_a_picture(folders):
     assert all(sample.shape == (3, 16, 24) and sample.dtype == torch.uint8 for sample in samples)
     assert all(sample.max() > 200 and sample.min() < 50 for sample in samples)
     assert len({sample.float().mean().item() for sample in samples}) > 10
+
+
+def test_what_lies_beside_the_pictures_is_counted_and_named(folders, log):
+    (folders / 'lq' / 'more').mkdir()
+    for name in ('gone.png', 'lost.png'):
+        (folders / 'lq' / name).symlink_to(folders / 'nowhere.png')
+    (folders / 'lq' / 'linked.png').symlink_to(folders / 'gt' / '0.png')
+    assert len(make(folders)) == 6
+    said = [record.message for record in log.records if 'ignored' in record.message]
+    assert said == ['dataroot_lq: 1 sub-folders ignored: more',
+                    'dataroot_lq: 2 links to nothing ignored: gone.png, lost.png']
