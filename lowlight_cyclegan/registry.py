@@ -63,14 +63,3 @@ def hand_over() -> None:
     """Enter everything that is ours into BasicSR's registries."""
     for registry in (ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY):
         registry.hand_over()
-
-
-def register_once(registry: Any) -> Callable[[T], T]:
-    """Decorator: enter a class or function into BasicSR's registry now; a name that is there is left alone."""
-
-    def decorate(obj: T) -> T:
-        if obj.__name__ not in registry:  # type: ignore[attr-defined]
-            registry.register(obj)
-        return obj
-
-    return decorate

@@ -29,7 +29,7 @@ WITH_PATCH = {'0006': r'data/(test_)?epoch_sampler\.py', '0007': r'metrics/'}  #
 
 # What names the plugin outside of imports, and what a BasicSR tree says in its place.
 REWRITES = (
-    (r'@register_once\((\w+)\)', r'@\1.register()'),
+    (rf'{PACKAGE}\.registry\b', 'basicsr.utils.registry'),
     (rf'{PACKAGE}\.({"|".join(PARTS)})\.', r'basicsr.\1.'),
     (rf'from {PACKAGE}\.registry import register_once\n', ''),
     (rf'{PACKAGE}\.registry\b', 'basicsr.utils.registry'),

@@ -3,10 +3,9 @@
 Reference: Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", 2017.
 """
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from lowlight_cyclegan.registry import register_once
+from lowlight_cyclegan.registry import ARCH_REGISTRY
 
 __all__ = ['ASPP', 'ASPPEncoder', 'conv_norm_relu', 'norm_layer', 'init_for_relu']
 
@@ -68,7 +67,7 @@ class ASPP(nn.Module):
         return self.project(torch.cat([branch(x) for branch in self.branches] + [pooled], dim=1))
 
 
-@register_once(ARCH_REGISTRY)
+@ARCH_REGISTRY.register()
 class ASPPEncoder(nn.Module):
     """Encoder of the generator: 7x7 convolution, two stride-2 convolutions and, at its end, ASPP.
 

@@ -1,17 +1,15 @@
 """Classical enhancement without parameters to learn: what a network has to beat."""
-import cv2
 import numpy as np
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch.nn import functional as F
 
-from lowlight_cyclegan.registry import register_once
+from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .baseline_arch import Baseline
 
 __all__ = ['CLAHE', 'ExposureGain', 'ExposureGainFusion', 'GammaCurve', 'LIME']
 
 
-@register_once(ARCH_REGISTRY)
+@ARCH_REGISTRY.register()
 class GammaCurve(Baseline):
     """The same power of every value.
 
@@ -28,7 +26,7 @@ class GammaCurve(Baseline):
         return x.clamp(0, 1)**self.gamma
 
 
-@register_once(ARCH_REGISTRY)
+@ARCH_REGISTRY.register()
 class CLAHE(Baseline):
     """Contrast-limited adaptive histogram equalisation of lightness L in CIELAB, by OpenCV, on 8 bits and on the CPU.
 
@@ -45,6 +43,7 @@ class CLAHE(Baseline):
 
     def enhance(self, x):
         """(n, 3, h, w) in [0, 1] -> the same shape and range."""
+        import cv2
         images = (x.detach() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         clahe = cv2.createCLAHE(self.clip_limit, (self.grid, self.grid))
         enhanced = []
@@ -55,7 +54,7 @@ class CLAHE(Baseline):
         return torch.from_numpy(np.stack(enhanced)).permute(0, 3, 1, 2).to(x) / 255
 
 
-@register_once(ARCH_REGISTRY)
+@ARCH_REGISTRY.register()
 class LIME(Baseline):
     """Division by an illumination map: the brightest channel, smoothed but for its edges, to a power.
 
@@ -96,7 +95,7 @@ class LIME(Baseline):
         return F.avg_pool2d(x, (1, 2 * r + 1), 1, (0, r), count_include_pad=False)
 
 
-@register_once(ARCH_REGISTRY)
+@ARCH_REGISTRY.register()
 class ExposureGain(Baseline):
     """One factor for all pixels in linear light: the exposure that brings the mean of the picture to a target.
 
@@ -129,7 +128,7 @@ class ExposureGain(Baseline):
         return low
 
 
-@register_once(ARCH_REGISTRY)
+@ARCH_REGISTRY.register()
 class ExposureGainFusion(ExposureGain):
     """Exposure fusion of the picture and its :class:`ExposureGain`, by OpenCV, on 8 bits and on the CPU.
 
@@ -139,6 +138,7 @@ class ExposureGainFusion(ExposureGain):
 
     def enhance(self, x):
         """(n, 3, h, w) in [0, 1] -> the same shape and range."""
+        import cv2
         dark, bright = ((images.detach() * 255).round().to(torch.uint8).flip(1).permute(0, 2, 3, 1).cpu().numpy()
                         for images in (x.clamp(0, 1), super().enhance(x)))
         merge = cv2.createMergeMertens()

@@ -6,11 +6,10 @@ References:
     Ouyang et al., "Efficient Multi-Scale Attention Module with Cross-Spatial Learning", ICASSP 2023: EMA.
 """
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 from torch.nn import functional as F
 
-from lowlight_cyclegan.registry import register_once
+from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .aspp_arch import ASPPEncoder, conv_norm_relu, init_for_relu, norm_layer
 from .auto_exposure_arch import AutoExposure
 from .exposure_head_arch import ExposureHead
@@ -90,7 +89,7 @@ class EMAResidualBlock(nn.Module):
         return r + self.ema(r)
 
 
-@register_once(ARCH_REGISTRY)
+@ARCH_REGISTRY.register()
 class EMAResNetGenerator(nn.Module):
     """Encoder with ASPP, transformer of EMA residual blocks, decoder.
 

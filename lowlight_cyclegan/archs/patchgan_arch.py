@@ -2,15 +2,14 @@
 
 Reference: Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017.
 """
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from lowlight_cyclegan.registry import register_once
+from lowlight_cyclegan.registry import ARCH_REGISTRY
 
 __all__ = ['PatchGANDiscriminator']
 
 
-@register_once(ARCH_REGISTRY)
+@ARCH_REGISTRY.register()
 class PatchGANDiscriminator(nn.Module):
     """Judges overlapping patches (70x70 pixels with three layers) as real or fake.
 

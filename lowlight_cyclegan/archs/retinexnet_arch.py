@@ -3,11 +3,10 @@
 Reference: Wei et al., "Deep Retinex Decomposition for Low-Light Enhancement", BMVC 2018.
 """
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 from torch.nn import functional as F
 
-from lowlight_cyclegan.registry import register_once
+from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .baseline_arch import Baseline, rename
 
 __all__ = ['RetinexNet', 'convert_retinexnet']
@@ -53,7 +52,7 @@ class Relight(nn.Module):
         return self.last(self.fuse(torch.cat(scales, dim=1)))
 
 
-@register_once(ARCH_REGISTRY)
+@ARCH_REGISTRY.register()
 class RetinexNet(Baseline):
     """Reflectance and illumination (Decom-Net), and a brighter illumination for the same reflectance (Enhance-Net).
 

@@ -5,11 +5,10 @@ Enhancement", CVPR 2021.
 """
 import re
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 from torch.nn import functional as F
 
-from lowlight_cyclegan.registry import register_once
+from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .baseline_arch import Baseline
 
 __all__ = ['RUAS', 'convert_ruas']
@@ -80,7 +79,7 @@ class Cell(nn.Module):
         return self.fuse(F.leaky_relu(torch.cat(kept, dim=1), 0.05))
 
 
-@register_once(ARCH_REGISTRY)
+@ARCH_REGISTRY.register()
 class RUAS(Baseline):
     """Three steps of illumination estimation, then removal of noise.
 

@@ -2,10 +2,9 @@
 
 Reference: Ma et al., "Toward Fast, Flexible, and Robust Low-Light Image Enhancement", CVPR 2022.
 """
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from lowlight_cyclegan.registry import register_once
+from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .baseline_arch import Baseline, rename
 
 __all__ = ['SCI', 'convert_sci']
@@ -39,7 +38,7 @@ class Estimator(nn.Module):
         return self.head(x + self.block(x))
 
 
-@register_once(ARCH_REGISTRY)
+@ARCH_REGISTRY.register()
 class SCI(Baseline):
     """Division by an illumination map of a tiny estimator; the calibration that trains it is not used afterwards."""
 

@@ -3,10 +3,9 @@
 Reference: Guo et al., "Zero-Reference Deep Curve Estimation for Low-Light Image Enhancement", CVPR 2020.
 """
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from lowlight_cyclegan.registry import register_once
+from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .baseline_arch import Baseline, rename
 
 __all__ = ['ZeroDCE', 'convert_zero_dce']
@@ -17,7 +16,7 @@ def convert_zero_dce(state_dict):
     return rename(state_dict, {f'e_conv{i + 1}': f'convs.{i}' for i in range(7)})
 
 
-@register_once(ARCH_REGISTRY)
+@ARCH_REGISTRY.register()
 class ZeroDCE(Baseline):
     """Seven convolutions with symmetric concatenation (DCE-Net) give a curve a pixel, channel and iteration.
 

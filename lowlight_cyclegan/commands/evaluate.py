@@ -15,9 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--method', action='append', required=True, metavar='NAME[=FILE]',
         help='input; a rule (gamma, gain, gain+fusion, CLAHE, LIME); bundled weights; NAME=WEIGHTS of zero_dce, sci, '
-        'ruas, retinexnet (LABEL=ARCH:WEIGHTS where the label does not start with it) or of a training run; '
-        'NAME=FILE.yml, an option file for testing. NAME+flips is the mean over the four flips of an image, '
-        'NAME+denoise what is left after denoising. Repeatable')
+        'ruas, retinexnet, pairlie, iat, psenet (LABEL=ARCH:WEIGHTS where the label does not start with it) or of a '
+        'training run; NAME=FILE.yml, an option file for testing. NAME+flips is the mean over the four flips of an '
+        'image, NAME+denoise what is left after denoising. Repeatable')
     parser.add_argument('--data', action='append', required=True, metavar='NAME=LOW:HIGH',
                         help='folders of low images and references; NAME=FOLDER of one that holds the two, as data '
                         'lays them out, or of images without references. Repeatable')

@@ -1,16 +1,15 @@
 """Validation pairs by name."""
 from basicsr.data.paired_image_dataset import PairedImageDataset
-from basicsr.utils.registry import DATASET_REGISTRY
 from collections import defaultdict
 from torch.utils import data as data
 
 from lowlight_cyclegan.data.data_util import FileReader, decode_image, map_threaded, read_name_list, scan_images
-from lowlight_cyclegan.registry import register_once
+from lowlight_cyclegan.registry import DATASET_REGISTRY
 
 __all__ = ['PairedNameListDataset']
 
 
-@register_once(DATASET_REGISTRY)
+@DATASET_REGISTRY.register()
 class PairedNameListDataset(PairedImageDataset):
     """PairedImageDataset that pairs files by name, whatever their extensions, and can be restricted to a list.
 

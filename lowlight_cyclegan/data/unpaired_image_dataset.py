@@ -3,20 +3,19 @@ import numpy as np
 import os
 import torch
 from basicsr.utils import get_root_logger
-from basicsr.utils.registry import DATASET_REGISTRY
 from torch.nn import functional as F
 from torch.utils import data as data
 
 from lowlight_cyclegan.data.image_set import ImageSet, height_width
 from lowlight_cyclegan.files import available_memory
-from lowlight_cyclegan.registry import register_once
+from lowlight_cyclegan.registry import DATASET_REGISTRY
 
 __all__ = ['UnpairedImageDataset']
 
 # independent random streams under one manual_seed
 _AUGMENTATION, _NORMAL_ORDER = 0, 1
 
-@register_once(DATASET_REGISTRY)
+@DATASET_REGISTRY.register()
 class UnpairedImageDataset(data.Dataset):
     """Random crops of low-light images and, where wanted, of unrelated normal-light images, for training.
 

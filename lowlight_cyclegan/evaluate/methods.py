@@ -68,8 +68,8 @@ def load_method(text: str, device: str | torch.device | None = 'cpu') -> Method:
 
     - ``input``, archs that need no weights (``gamma``: GammaCurve, ``gain``: ExposureGain, ``gain+fusion``) and bundled
       weights (``lite``) by name alone;
-    - the authors' published weights of zero_dce, sci, ruas or retinexnet; ARCH may be left out where NAME starts with
-      it (``SCI-medium=medium.pt``);
+    - the authors' published weights of zero_dce, sci, ruas, retinexnet, pairlie, iat or psenet; ARCH may be left out
+      where NAME starts with it (``SCI-medium=medium.pt``);
     - an option file for testing, with network_g and pretrain_network_g;
     - weights of our generators, see :func:`~lowlight_cyclegan.enhance.pretrained.load_pretrained`.
 

@@ -5,16 +5,19 @@ import os
 import pickle
 import torch
 from os import path as osp
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from typing import Any
 
-from lowlight_cyclegan.archs import RUAS, SCI, RetinexNet, ZeroDCE
+from lowlight_cyclegan.archs import IAT, RUAS, SCI, PairLIE, PSENet, RetinexNet, ZeroDCE
 from lowlight_cyclegan.archs.baseline_arch import Baseline
 
 __all__ = ['PUBLISHED', 'load_published']
 
-PUBLISHED = {'zero_dce': ZeroDCE, 'sci': SCI, 'ruas': RUAS, 'retinexnet': RetinexNet}
-WEIGHT_FILES = ('.pt', '.pth', '.tar')
+PUBLISHED = {'zero_dce': ZeroDCE, 'sci': SCI, 'ruas': RUAS, 'retinexnet': RetinexNet, 'pairlie': PairLIE, 'iat': IAT,
+             'psenet': PSENet}
+WEIGHT_FILES = ('.pt', '.pth', '.tar', '.safetensors')
 
 
 def load_published(name: str, path: str | list[str], **options: Any) -> Baseline:
@@ -49,8 +52,11 @@ def _read(method: str, path: str | list[str]) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for file in _weight_files(path):
         try:
-            loaded = torch.load(file, map_location='cpu', weights_only=True)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            if file.endswith('.safetensors'):
+                loaded = load_file(file)
+            else:
+                loaded = torch.load(file, map_location='cpu', weights_only=True)
+        except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
             raise ValueError(f"{method}: the weights '{file}' cannot be loaded "
                            f'({str(error).splitlines()[0]})') from None
         if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):

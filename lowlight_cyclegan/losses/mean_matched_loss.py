@@ -1,14 +1,13 @@
 """Squared error that is blind to exposure."""
-from basicsr.utils.registry import LOSS_REGISTRY
 from torch import nn
 from torch.nn import functional as F
 
-from lowlight_cyclegan.registry import register_once
+from lowlight_cyclegan.registry import LOSS_REGISTRY
 
 __all__ = ['MeanMatchedMSELoss']
 
 
-@register_once(LOSS_REGISTRY)
+@LOSS_REGISTRY.register()
 class MeanMatchedMSELoss(nn.Module):
     """Mean squared error after the target has been given the prediction's mean brightness, image by image.
 

@@ -1,14 +1,13 @@
 """Distance between an enhanced photograph and the photograph itself."""
-from basicsr.utils.registry import LOSS_REGISTRY
 from torch import nn
 from torch.nn import functional as F
 
-from lowlight_cyclegan.registry import register_once
+from lowlight_cyclegan.registry import LOSS_REGISTRY
 
 __all__ = ['PhotoLoss']
 
 
-@register_once(LOSS_REGISTRY)
+@LOSS_REGISTRY.register()
 class PhotoLoss(nn.Module):
     """Mean absolute error of averages over 4x4 squares and of what is left within them, of mean chroma, and minus PSNR.
 

@@ -4,10 +4,9 @@ import os
 import pickle
 import torch
 import warnings
-from basicsr.utils.registry import METRIC_REGISTRY
 
 from lowlight_cyclegan.metrics.metric_util import default_device, to_rgb_tensor
-from lowlight_cyclegan.registry import register_once
+from lowlight_cyclegan.registry import METRIC_REGISTRY
 
 __all__ = ['build_lpips', 'calculate_lpips']
 
@@ -71,7 +70,7 @@ def build_lpips(net='alex', trunk=None, device='cpu'):
     return model.requires_grad_(False).to(device)
 
 
-@register_once(METRIC_REGISTRY)
+@METRIC_REGISTRY.register()
 def calculate_lpips(img, img2, crop_border=0, input_order='HWC', net='alex', trunk=None, **kwargs):
     """Calculate LPIPS (Learned Perceptual Image Patch Similarity), version 0.1; lower is better, 0 for equal images.
 

@@ -5,9 +5,8 @@ import numpy as np
 import warnings
 from basicsr.metrics.niqe import calculate_niqe
 from basicsr.utils import get_root_logger
-from basicsr.utils.registry import METRIC_REGISTRY
 
-from lowlight_cyclegan.registry import register_once
+from lowlight_cyclegan.registry import METRIC_REGISTRY
 
 __all__ = ['calculate_niqe_tolerant']
 
@@ -20,7 +19,7 @@ def _warn_once():
                               'blocks: such an image counts as nan. Further ones are not reported.')
 
 
-@register_once(METRIC_REGISTRY)
+@METRIC_REGISTRY.register()
 def calculate_niqe_tolerant(img, crop_border=0, input_order='HWC', convert_to='y', **kwargs):
     """Calculate NIQE as BasicSR does, but give nan where it is undefined; lower is better.
 

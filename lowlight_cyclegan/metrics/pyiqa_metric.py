@@ -1,10 +1,9 @@
 """Any metric of pyiqa by its name."""
 import difflib
 import torch
-from basicsr.utils.registry import METRIC_REGISTRY
 
 from lowlight_cyclegan.metrics.metric_util import default_device, to_rgb_tensor
-from lowlight_cyclegan.registry import register_once
+from lowlight_cyclegan.registry import METRIC_REGISTRY
 
 __all__ = ['build_pyiqa', 'calculate_pyiqa']
 
@@ -44,7 +43,7 @@ def build_pyiqa(metric, device='cpu', **kwargs):
     return _networks[key]
 
 
-@register_once(METRIC_REGISTRY)
+@METRIC_REGISTRY.register()
 def calculate_pyiqa(img, img2=None, crop_border=0, input_order='HWC', metric='psnr', **kwargs):
     """Calculate any metric of pyiqa by its name, with or without a reference; whether lower is better depends on it.
 

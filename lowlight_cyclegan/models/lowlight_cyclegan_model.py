@@ -8,12 +8,11 @@ import torch
 from basicsr.losses import build_loss
 from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
-from basicsr.utils.registry import MODEL_REGISTRY
 from collections import OrderedDict
 from torch import nn
 
 from lowlight_cyclegan.data.camera import Camera
-from lowlight_cyclegan.registry import register_once
+from lowlight_cyclegan.registry import MODEL_REGISTRY
 from .exposure_jitter import ExposureJitter
 from .image_pool import ImagePool
 from .lowlight_model import LowLightModel
@@ -24,7 +23,7 @@ __all__ = ['LowLightCycleGANModel']
 FIRST_WARNING = 100  # iterations: untrained generators invert as often as not
 
 
-@register_once(MODEL_REGISTRY)
+@MODEL_REGISTRY.register()
 class LowLightCycleGANModel(LowLightModel):
     """CycleGAN between low-light images X (BasicSR's ``lq``) and normal-light images Y (``gt``).
 

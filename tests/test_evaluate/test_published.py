@@ -74,9 +74,10 @@ def test_what_is_wrong_is_one_line(tmp_path):
 @pytest.mark.full
 @pytest.mark.parametrize(('name', 'path', 'expected'), [
     ('zero_dce', 'zero_dce/Epoch99.pth', 14.861), ('sci', 'sci/medium.pt', 14.854), ('sci', 'sci/difficult.pt', 13.869),
-    ('ruas', 'ruas/lol.pt', 16.446), ('retinexnet', 'retinexnet', 17.611)])
+    ('ruas', 'ruas/lol.pt', 16.446), ('retinexnet', 'retinexnet', 17.611), ('pairlie', 'pairlie/PairLIE.pth', 19.51),
+    ('iat', 'iat/best_Epoch_lol_v1.pth', 23.38), ('psenet', 'psenet/afifi.safetensors', 17.1)])
 def test_psnr_on_lol(lol_root, name, path, expected):
-    """Mean over the 15 test pairs, as measured with the authors' code."""
+    """Mean over the 15 test pairs, as measured with the authors' code or printed by them."""
     import cv2
 
     from basicsr.metrics import calculate_psnr
