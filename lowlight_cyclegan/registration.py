@@ -4,6 +4,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from . import repairs
+from .registry import hand_over
 
 __all__ = ['TOOLBOX_HALF', 'register']
 
@@ -15,3 +16,4 @@ def register() -> None:
     repairs.apply(register)
     for name in TOOLBOX_HALF:
         import_module(name)
+    hand_over()

@@ -35,6 +35,17 @@ class Registry:
 
         return decorate
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.objects
+
+    def get(self, name: str) -> Any:
+        """The class or function of this name.
+
+        Raises:
+            KeyError: There is none.
+        """
+        return self.objects[name]
+
     def hand_over(self) -> None:
         """Enter everything into BasicSR's registry. Repeatable.
 

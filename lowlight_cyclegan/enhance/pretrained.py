@@ -5,16 +5,15 @@ import glob
 import json
 import os
 import torch
-from basicsr.archs import build_network
-from basicsr.utils.registry import ARCH_REGISTRY
 from collections.abc import Iterable
 from os import path as osp
 from torch import Tensor, nn
 
 from lowlight_cyclegan.archs.ema_resnet_arch import convert_cyclegan_generator
 from lowlight_cyclegan.messages import nearest
+from lowlight_cyclegan.registry import ARCH_REGISTRY
 
-__all__ = ['bundled', 'card', 'infer_options', 'load_pretrained', 'load_state', 'save_pretrained']
+__all__ = ['build_network', 'bundled', 'card', 'infer_options', 'load_pretrained', 'load_state', 'save_pretrained']
 
 BUNDLED = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'weights')
 CHECKPOINTS = ('params_ema', 'params')  # the averaged weights are those a training run validates
@@ -75,7 +74,7 @@ def load_pretrained(name_or_path: str | os.PathLike, options: str | os.PathLike 
         options = _network_options(str(options))
     options = options or known or infer_options(state, path)
     try:
-        network = build_network(dict(options))
+        network = build_network(options)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f'{path}: its options build no network ({_line(error)})') from error
     try:
@@ -83,6 +82,17 @@ def load_pretrained(name_or_path: str | os.PathLike, options: str | os.PathLike 
     except (RuntimeError, AttributeError, TypeError) as error:
         raise ValueError(f'{path}: does not fit the network of its options ({_line(error)})') from error
     return network.eval().requires_grad_(False), dict(options), path
+
+
+def build_network(options: dict) -> nn.Module:
+    """A network of ours from options with a ``type``; it needs no BasicSR.
+
+    Raises:
+        KeyError: No type, or an unknown one.
+        TypeError, ValueError: The network refuses its arguments.
+    """
+    arguments = dict(options)
+    return ARCH_REGISTRY.get(arguments.pop('type'))(**arguments)
 
 
 def save_pretrained(path: str | os.PathLike, network: nn.Module, options: dict, half: bool = True,

@@ -10,20 +10,20 @@ import re
 import time
 import torch
 import warnings
-from basicsr.archs import build_network
-from basicsr.utils.registry import ARCH_REGISTRY
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import path as osp
 from torch import nn
 
 from lowlight_cyclegan.archs.self_ensemble_arch import FLIPS, self_ensemble
+from lowlight_cyclegan import register
 from lowlight_cyclegan.config import load_options
 from lowlight_cyclegan.enhance import modes
 from lowlight_cyclegan.enhance.denoise import denoise
 from lowlight_cyclegan.enhance.enhancer import Enhancer
 from lowlight_cyclegan.enhance.pretrained import bundled, load_pretrained, load_state
 from lowlight_cyclegan.messages import nearest
+from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .published import PUBLISHED, load_published
 
 __all__ = ['Method', 'complexity', 'load_method']
@@ -129,7 +129,7 @@ def _plain(name: str) -> str:
 def _weightless(name: str) -> nn.Module:
     if _plain(name) == 'input':
         return nn.Identity()
-    archs = {_plain(key): arch for key, arch in ARCH_REGISTRY if arch.__module__.startswith('lowlight_cyclegan.')}
+    archs = {_plain(key): arch for key, arch in ARCH_REGISTRY.objects.items()}
     near = [key for key in archs if key.startswith(_plain(name)) or key.endswith(_plain(name))]  # gamma is GammaCurve
     arch = archs.get(near[0]) if len(near) == 1 else archs.get(_plain(name))
     if arch is None:
@@ -145,9 +145,12 @@ def _weightless(name: str) -> nn.Module:
 
 def _from_options(path: str) -> tuple[nn.Module, bool]:
     """The network of an option file for testing, and whether it is to be a self-ensemble."""
+    register()  # any network of BasicSR can be compared, too
+    from basicsr.archs import build_network
+    from basicsr.utils import registry
     opt = load_options(path)
     weights = (opt.get('path') or {}).get('pretrain_network_g')
-    if not isinstance(opt.get('network_g'), dict) or opt['network_g'].get('type') not in ARCH_REGISTRY:
+    if not isinstance(opt.get('network_g'), dict) or opt['network_g'].get('type') not in registry.ARCH_REGISTRY:
         raise ValueError(f'{path}: network_g: needs a type that is registered')
     try:
         net = build_network(opt['network_g'])

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from skimage.color import deltaE_ciede2000
 from skimage.metrics import structural_similarity
 
+from lowlight_cyclegan import register
 from lowlight_cyclegan.metrics.metric_util import default_device
 from lowlight_cyclegan.metrics.pyiqa_metric import build_pyiqa
 from .protocol import Protocol
 
 __all__ = ['METRICS', 'Metric', 'applicable', 'code_fingerprint', 'gt_mean', 'select_metrics']
+
+register()  # METRIC_REGISTRY holds ours, too
 
 Function = Callable[[np.ndarray, np.ndarray, Protocol], float]
 

@@ -5,7 +5,10 @@ from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 
+import lowlight_cyclegan
 from lowlight_cyclegan.data import PairedNameListDataset
+
+lowlight_cyclegan.register()
 
 
 def picture(seed, h=24, w=32):

@@ -9,9 +9,12 @@ from basicsr.data import build_dataset
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 from torch.utils.data import DataLoader
 
+import lowlight_cyclegan
 from lowlight_cyclegan.data import EpochSampler, PairedNameListDataset, SampleIndex, UnpairedImageDataset
 from lowlight_cyclegan.data import image_set, unpaired_image_dataset
 from lowlight_cyclegan.data.data_util import FileReader
+
+lowlight_cyclegan.register()
 
 
 def picture(seed, h=40, w=56):

@@ -4,11 +4,10 @@ import os
 import pytest
 import torch
 import yaml
-from basicsr.archs import build_network
 from safetensors.torch import save_file
 
 from lowlight_cyclegan import register
-from lowlight_cyclegan.enhance.pretrained import bundled, card, load_pretrained, save_pretrained
+from lowlight_cyclegan.enhance.pretrained import build_network, bundled, card, load_pretrained, save_pretrained
 
 register()
 NETWORK = {'type': 'EMAResNetGenerator', 'num_feat': 8, 'num_block': 1, 'ema_factor': 4, 'aspp_width': 8}

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import sys
 import torch
-from basicsr.archs import build_network
 from torch import nn
 
 from lowlight_cyclegan.archs import EMAResNetGenerator
 from lowlight_cyclegan.enhance.denoise import denoise
 from lowlight_cyclegan.enhance.enhancer import Enhancer
+from lowlight_cyclegan.enhance.pretrained import build_network
 from lowlight_cyclegan.evaluate.methods import Method, _fingerprint, complexity, load_method
 from lowlight_cyclegan.evaluate.protocol import round_output
 

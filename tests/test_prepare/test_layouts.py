@@ -9,9 +9,12 @@ import zipfile
 from basicsr.data import build_dataset
 from pathlib import Path
 
+import lowlight_cyclegan
 from lowlight_cyclegan import commands as cli
 from lowlight_cyclegan.prepare import manifest
 from lowlight_cyclegan.prepare.layouts import LAYOUTS, prepare
+
+lowlight_cyclegan.register()
 
 
 @pytest.fixture
