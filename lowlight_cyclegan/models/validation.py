@@ -28,7 +28,7 @@ class Validator:
         means (dict[str, float]): Mean of each metric over the images of the last dataset, without nan and infinities.
         done (dict[str, int]): Dataset -> iteration of its last validation.
         best (dict[str, dict]): Dataset -> metric -> ``better``, ``val`` and ``iter``, as BasicSR stores them. In a
-            training it is also in ``best.json`` beside the networks, for a checkpoint is older than its validation.
+            training it is also in ``metrics/best.json``, for a checkpoint is older than its validation.
     """
 
     def __init__(self, opt):
@@ -142,14 +142,14 @@ class Validator:
         get_root_logger().info('\n'.join(lines))
         if self.opt['is_train']:
             text = json.dumps(self.best, indent=1)
-            atomic_write(osp.join(self.opt['path']['models'], 'best.json'), text.encode())
+            atomic_write(self._best_file(), text.encode())
         return new_best
 
     def resume(self, best, iteration):
         """Go on from a checkpoint of this iteration: its best values, and those of the validations just after it."""
         self.best = best
         try:
-            with open(osp.join(self.opt['path']['models'], 'best.json'), encoding='utf-8') as f:
+            with open(self._best_file(), encoding='utf-8') as f:
                 newer = json.load(f)
         except FileNotFoundError:
             return
@@ -157,6 +157,9 @@ class Validator:
             for name, value in metrics.items():
                 if value['iter'] <= iteration:
                     self.best.setdefault(dataset_name, {})[name] = value
+
+    def _best_file(self):
+        return osp.join(self.opt['path']['log'], 'metrics', 'best.json')
 
     def _best_after(self, dataset_name, name, value, iteration):
         """Best mean of a metric, this one included; of equal ones the newest."""

@@ -525,7 +525,7 @@ def test_last_validation_is_logged_once_and_at_the_last_iteration(toy_model, tmp
     toy_model.iteration = 10
     for iteration in (10, 11):  # BasicSR's loop leaves its counter one too far
         toy_model.validation(DataLoader(ToyPairs()), iteration, None)
-    assert [p.name for p in (tmp_path / 'log' / 'metrics').iterdir()] == ['toy_val_10.csv']
+    assert [p.name for p in (tmp_path / 'log' / 'metrics').glob('*.csv')] == ['toy_val_10.csv']
 
 
 def test_strip_of_the_training_batch(toy_model, tmp_path):
