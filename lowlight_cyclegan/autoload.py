@@ -59,8 +59,8 @@ def register() -> None:
     try:
         from . import registration, repairs
         repairs.apply(registration.register)
-        # When one of these asked for basicsr it is half imported now; parse_options registers the rest.
-        if not any(name in sys.modules for name in registration.TOOLBOX_HALF):
+        # When one of these asked for basicsr it is half imported now; parse_options registers the rest. Archs never do.
+        if not any(name in sys.modules for name in registration.TOOLBOX_HALF if not name.endswith('.archs')):
             registration.register()
     except Exception as error:
         import warnings

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from . import repairs
+from . import archs, repairs
 from .registry import hand_over
 
 __all__ = ['TOOLBOX_HALF', 'register']
@@ -16,4 +16,6 @@ def register() -> None:
     repairs.apply(register)
     for name in TOOLBOX_HALF:
         import_module(name)
+    for name in archs.__all__:
+        getattr(archs, name)
     hand_over()

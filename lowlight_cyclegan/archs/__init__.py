@@ -1,22 +1,27 @@
-from .aspp_arch import ASPP, ASPPEncoder
-from .auto_exposure_arch import AutoExposure, ToneCurve
-from .classical_arch import CLAHE, LIME, ExposureGain, ExposureGainFusion, GammaCurve
-from .ema_resnet_arch import EMA, EMAResidualBlock, EMAResNetGenerator, convert_cyclegan_generator
-from .exposure_head_arch import ExposureCurves, ExposureHead
-from .iat_arch import IAT, convert_iat
-from .pairlie_arch import PairLIE, convert_pairlie
-from .patchgan_arch import PatchGANDiscriminator
-from .psenet_arch import PSENet, convert_psenet
-from .retinexnet_arch import RetinexNet, convert_retinexnet
-from .ruas_arch import RUAS, convert_ruas
-from .sci_arch import SCI, convert_sci
-from .self_ensemble_arch import SelfEnsemble, self_ensemble
-from .zero_dce_arch import ZeroDCE, convert_zero_dce
+"""Networks. A module of them is imported when one of its names is asked for: a program needs one or two of them."""
+from importlib import import_module
 
-__all__ = [
-    'ASPP', 'ASPPEncoder', 'AutoExposure', 'CLAHE', 'EMA', 'EMAResNetGenerator', 'EMAResidualBlock', 'ExposureCurves',
-    'ExposureGain', 'ExposureGainFusion', 'ExposureHead', 'GammaCurve', 'IAT', 'LIME', 'PSENet', 'PairLIE',
-    'PatchGANDiscriminator', 'RUAS', 'RetinexNet', 'SCI', 'SelfEnsemble', 'ToneCurve', 'ZeroDCE',
-    'convert_cyclegan_generator', 'convert_iat', 'convert_pairlie', 'convert_psenet', 'convert_retinexnet',
-    'convert_ruas', 'convert_sci', 'convert_zero_dce', 'self_ensemble'
-]
+MODULES = {
+    'aspp_arch': ('ASPP', 'ASPPEncoder'),
+    'auto_exposure_arch': ('AutoExposure', 'ToneCurve'),
+    'classical_arch': ('CLAHE', 'LIME', 'ExposureGain', 'ExposureGainFusion', 'GammaCurve'),
+    'ema_resnet_arch': ('EMA', 'EMAResidualBlock', 'EMAResNetGenerator', 'convert_cyclegan_generator'),
+    'iat_arch': ('IAT', 'convert_iat'),
+    'pairlie_arch': ('PairLIE', 'convert_pairlie'),
+    'patchgan_arch': ('PatchGANDiscriminator', ),
+    'psenet_arch': ('PSENet', 'convert_psenet'),
+    'retinexnet_arch': ('RetinexNet', 'convert_retinexnet'),
+    'ruas_arch': ('RUAS', 'convert_ruas'),
+    'sci_arch': ('SCI', 'convert_sci'),
+    'self_ensemble_arch': ('SelfEnsemble', 'self_ensemble'),
+    'zero_dce_arch': ('ZeroDCE', 'convert_zero_dce'),
+}
+HOMES = {name: module for module, names in MODULES.items() for name in names}
+
+__all__ = sorted(HOMES)
+
+
+def __getattr__(name):
+    if name not in HOMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(f'{__name__}.{HOMES[name]}'), name)

@@ -1,17 +1,21 @@
 """Networks with their weights: bundled ones, from files that say what they hold, from training runs, from the hub."""
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
 import torch
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from os import path as osp
 from torch import Tensor, nn
 
-from lowlight_cyclegan.archs.ema_resnet_arch import convert_cyclegan_generator
+from lowlight_cyclegan import archs
+from lowlight_cyclegan.config import OPTIONS_USED, load_options
+from lowlight_cyclegan.files import atomic_write
 from lowlight_cyclegan.messages import nearest
 from lowlight_cyclegan.registry import ARCH_REGISTRY
+from .inference import without_subnormals
 
 __all__ = ['build_network', 'bundled', 'card', 'infer_options', 'load_pretrained', 'load_state', 'save_pretrained']
 
@@ -78,43 +82,57 @@ def load_pretrained(name_or_path: str | os.PathLike, options: str | os.PathLike 
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f'{path}: its options build no network ({_line(error)})') from error
     try:
-        network.load_state_dict({key: value.float() for key, value in state.items()})
+        network.load_state_dict({key: without_subnormals(value.float()) for key, value in state.items()})
     except (RuntimeError, AttributeError, TypeError) as error:
         raise ValueError(f'{path}: does not fit the network of its options ({_line(error)})') from error
     return network.eval().requires_grad_(False), dict(options), path
 
 
 def build_network(options: dict) -> nn.Module:
-    """A network of ours from options with a ``type``; it needs no BasicSR.
+    """A network from options with a ``type``. One of ours needs no BasicSR, and loads no other.
 
     Raises:
         KeyError: No type, or an unknown one.
         TypeError, ValueError: The network refuses its arguments.
     """
     arguments = dict(options)
-    return ARCH_REGISTRY.get(arguments.pop('type'))(**arguments)
+    return _arch(arguments.pop('type'))(**arguments)
 
 
-def save_pretrained(path: str | os.PathLike, network: nn.Module, options: dict, half: bool = True,
+def _arch(name: str) -> Callable[..., nn.Module]:
+    if name in archs.HOMES:
+        getattr(archs, name)  # its module registers it
+    if name in ARCH_REGISTRY:
+        return ARCH_REGISTRY.get(name)
+    import basicsr.archs  # noqa: F401  (fills the registry)
+    from basicsr.utils import registry
+    return registry.ARCH_REGISTRY.get(name)
+
+
+def save_pretrained(path: str | os.PathLike, network: nn.Module, options: dict, half: bool = False,
                     **metadata: str) -> None:
-    """Write a generator's weights with what is needed to build it.
+    """Write a generator's weights with what is needed to build it; each file is complete or as it was before.
 
     Args:
         path: A ``.safetensors`` file, or a folder for the Hugging Face hub's layout.
         network: Generator.
         options: What builds it: ``network_g`` of its option file.
-        half: Store fp16, which halves the file.
+        half: Store floating point as fp16, which halves the file and rounds the weights.
         metadata: Further entries of the file's header.
+
+    Raises:
+        OSError: It cannot be written.
     """
-    from safetensors.torch import save_file
-    tensors = {key: value.detach().cpu().to(torch.float16 if half else torch.float32).contiguous()
-               for key, value in network.state_dict().items()}
+    from safetensors.torch import save
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    if half:
+        tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    data = save(tensors, metadata={'network_g': json.dumps(options), **metadata})
     if not str(path).endswith('.safetensors'):
         os.makedirs(path, exist_ok=True)
-        with open(osp.join(path, CONFIG), 'w', encoding='utf-8') as f:
-            json.dump(options, f, indent=2)
+        atomic_write(osp.join(path, CONFIG), json.dumps(options, indent=2).encode())
         path = osp.join(path, WEIGHTS)
-    save_file(tensors, path, metadata={'network_g': json.dumps(options), **metadata})
+    atomic_write(path, data)
 
 
 def load_state(path: str | os.PathLike, keys: Iterable[str] = CHECKPOINTS) -> dict[str, Tensor]:
@@ -189,18 +207,29 @@ def _beside(path: str) -> dict | None:
 def _from_checkpoint(path: str) -> tuple[dict[str, Tensor], dict | None]:
     state = load_state(path)
     if any('.conv_block.' in key for key in state):
-        state = convert_cyclegan_generator(state)
+        state = archs.convert_cyclegan_generator(state)
         return state, infer_options(state, path)
-    run = sorted(glob.glob(osp.join(glob.escape(osp.dirname(osp.dirname(osp.abspath(path)))), '*.yml')))
-    return state, _network_options(run[-1]) if run else None
+    return state, _options_of_run(osp.dirname(osp.dirname(osp.abspath(path))))
+
+
+def _options_of_run(folder: str) -> dict | None:
+    """``network_g`` as the run in a folder used it, else of the newest option file there that has one, else None."""
+    used = osp.join(folder, OPTIONS_USED)
+    if osp.exists(used):  # what --force_yml changed is in this one alone
+        return _network_options(used)
+    for path in sorted(glob.glob(osp.join(glob.escape(folder), '*.yml')), key=osp.getmtime, reverse=True):
+        with contextlib.suppress(ValueError):  # another program's file
+            return _network_options(path)
+    return None
 
 
 def _network_options(path: str) -> dict:
-    from lowlight_cyclegan.config import load_options
     options = load_options(path).get('network_g')
-    if not isinstance(options, dict) or options.get('type') not in ARCH_REGISTRY:
-        raise ValueError(f'{path}: network_g: needs a type that is registered')
-    return options
+    try:
+        _arch(options['type'])  # type: ignore[index]
+    except (KeyError, TypeError):
+        raise ValueError(f'{path}: network_g: needs a type that is registered') from None
+    return options  # type: ignore[return-value]
 
 
 def _from_hub(name: str, arguments: dict) -> str:

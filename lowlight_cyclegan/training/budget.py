@@ -146,8 +146,7 @@ def _watch(run: subprocess.Popen, end: float, folder: str, opt: dict) -> tuple[i
         weights = _newest(osp.join(folder, 'models'))
         if weights is not None and weights != written:
             network, options, _ = load_pretrained(weights, opt['network_g'])
-            save_pretrained(f'{path}.part.safetensors', network, options)
-            os.replace(f'{path}.part.safetensors', path)
+            save_pretrained(path, network, options, half=True)
             written = weights
     if asked and code in (128 + signal.SIGTERM, -signal.SIGTERM):  # the second before it could listen
         code = 0

@@ -2,9 +2,12 @@ import huggingface_hub as hub
 import json
 import os
 import pytest
+import subprocess
+import sys
 import torch
 import yaml
-from safetensors.torch import save_file
+from basicsr.archs import build_network as basicsr_network
+from safetensors.torch import load_file, save_file
 
 from lowlight_cyclegan import register
 from lowlight_cyclegan.enhance.pretrained import build_network, bundled, card, load_pretrained, save_pretrained
@@ -70,6 +73,80 @@ def test_checkpoint_of_a_run_takes_the_options_of_the_run(tmp_path):
     assert same(nets[1], load_pretrained(path, options)[0])
     given.rename(tmp_path / 'run.yml')
     assert same(nets[1], load_pretrained(path)[0])
+
+
+def test_options_as_a_run_used_them_win_over_the_file_as_written(net, tmp_path):
+    """Of the same shapes: what a run changed on its command line would go unnoticed."""
+    used = {**NETWORK, 'ema_position': 'output'}
+    net = build_network(dict(used)).eval()
+    path = tmp_path / 'models' / 'net_g_5.pth'
+    path.parent.mkdir()
+    torch.save({'params': net.state_dict()}, path)
+    (tmp_path / 'run.yml').write_text(yaml.safe_dump({'network_g': NETWORK}))
+    assert load_pretrained(path)[1] == NETWORK
+    (tmp_path / 'options_used.yml').write_text(yaml.safe_dump({'network_g': used}))
+    loaded, options, _ = load_pretrained(path)
+    assert options == used and same(net, loaded)
+
+
+def test_option_files_of_other_programs_are_passed_over(net, tmp_path):
+    path = tmp_path / 'weights' / 'net_g.pth'
+    path.parent.mkdir()
+    torch.save({'params': net.state_dict()}, path)
+    (tmp_path / 'docker-compose.yml').write_text('services: {}')
+    (tmp_path / 'list.yml').write_text('- 1')
+    (tmp_path / 'template.yml').write_text('{% raw %}: {')
+    (tmp_path / 'theirs.yml').write_text('network_g: {type: Unknown}')
+    loaded, options, _ = load_pretrained(path)
+    assert options['type'] == 'EMAResNetGenerator' and same(net, loaded)
+    (tmp_path / 'a.yml').write_text(yaml.safe_dump({'network_g': NETWORK}))
+    assert load_pretrained(path)[1] == NETWORK
+
+
+def test_subnormal_weights_become_zero(net, tmp_path):
+    weight = next(net.parameters()).data.view(-1)
+    weight[:2] = torch.tensor([1e-39, 0.5])
+    torch.save({'params': net.state_dict()}, tmp_path / 'net_g.pth')
+    assert next(load_pretrained(tmp_path / 'net_g.pth')[0].parameters()).view(-1)[:2].tolist() == [0, 0.5]
+
+
+def test_weights_are_saved_as_they_are(net, tmp_path):
+    """Full precision unless asked, integers always; a file is complete or absent."""
+    net.register_buffer('count', torch.tensor([2**40 + 1]))
+    for half, dtype in ((False, torch.float32), (True, torch.float16)):
+        save_pretrained(tmp_path / 'net.safetensors', net, NETWORK, **({'half': True} if half else {}))
+        saved = load_file(tmp_path / 'net.safetensors')
+        assert saved['count'].tolist() == [2**40 + 1] and saved['encoder.stem.1.weight'].dtype == dtype
+    before = (tmp_path / 'net.safetensors').read_bytes()
+    with pytest.raises(TypeError):
+        save_pretrained(tmp_path / 'net.safetensors', net, NETWORK, data=5)
+    with pytest.raises(OSError):
+        save_pretrained(tmp_path / 'none' / 'net.safetensors', net, NETWORK)
+    assert (tmp_path / 'net.safetensors').read_bytes() == before and os.listdir(tmp_path) == ['net.safetensors']
+
+
+LIGHT = """
+import sys
+import numpy
+from lowlight_cyclegan import Enhancer
+Enhancer.from_pretrained('lite', device='cpu').enhance(numpy.full((40, 50, 3), 20, numpy.uint8))
+print(*sorted({name.partition('.')[0] for name in sys.modules}))
+print(*(name for name in sys.modules if name.startswith('lowlight_cyclegan.archs.')))
+"""
+
+
+def test_enhancing_loads_what_it_needs_alone():
+    packages, ours = subprocess.check_output([sys.executable, '-c', LIGHT], text=True).splitlines()
+    heavy = {'basicsr', 'torchvision', 'matplotlib', 'huggingface_hub', 'mmengine', 'cv2', 'scipy'}
+    assert not heavy & set(packages.split())
+    assert 'lowlight_cyclegan.archs.ema_resnet_arch' in ours and 'zero_dce' not in ours
+
+
+def test_networks_of_basicsr_load_too(tmp_path):
+    options = {'type': 'SRVGGNetCompact', 'num_feat': 8, 'num_conv': 1, 'upscale': 1}
+    net = basicsr_network(dict(options)).eval()
+    torch.save({'params': net.state_dict()}, tmp_path / 'net.pth')
+    assert same(net, load_pretrained(tmp_path / 'net.pth', options)[0])
 
 
 def test_original_cyclegan_checkpoint(tmp_path):
