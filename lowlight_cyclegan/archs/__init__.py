@@ -6,6 +6,7 @@ MODULES = {
     'auto_exposure_arch': ('AutoExposure', 'ToneCurve'),
     'classical_arch': ('CLAHE', 'LIME', 'ExposureGain', 'ExposureGainFusion', 'GammaCurve'),
     'ema_resnet_arch': ('EMA', 'EMAResidualBlock', 'EMAResNetGenerator', 'convert_cyclegan_generator'),
+    'exposure_head_arch': ('ExposureCurves', 'ExposureHead'),
     'iat_arch': ('IAT', 'convert_iat'),
     'pairlie_arch': ('PairLIE', 'convert_pairlie'),
     'patchgan_arch': ('PatchGANDiscriminator', ),

@@ -47,7 +47,7 @@ def exposure_gain(x, target=0.45):
         Tensor: (n, 1, 1, 1), from 0 to 9 stops.
     """
     light = to_linear(x)
-    low = x.new_zeros(len(x), 1, 1, 1)
+    low = x.new_zeros(x.shape[0], 1, 1, 1)  # not len(x): an exporter would keep that number
     high = low + 9
     for _ in range(16):  # to 1/7000 stop
         middle = (low + high) / 2

@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'AOTInductor. There is no TorchScript: its tracing freezes the size, its compiler does not take this network, '
         'and PyTorch has given it up for torch.export. Default: %(default)s')
     parser.add_argument('--fp16', action='store_true',
-                        help='ONNX with half-precision weights: half the size; input and output stay float32')
+                        help='ONNX with half-precision weights: nearly half the size of a large network, little '
+                        'less of a small one; input and output stay float32')
     parser.add_argument('--opset', type=int, metavar='N', help="of ONNX, at least 18. Default: PyTorch's")
     parser.add_argument('--overwrite', action='store_true', help='replace FILE')
 
@@ -38,9 +39,14 @@ def run(args: argparse.Namespace) -> None:
     from lowlight_cyclegan.enhance.pretrained import load_pretrained
     try:
         network = load_pretrained(args.model, args.options)[0]
-        differences = export(network, output, args.format, args.fp16, args.opset)
+        written = export(network, output, args.format, args.fp16, args.opset)
     except (ImportError, OSError, ValueError) as error:
         fail(str(error))
-    for shape, difference in differences.items():
+    for shape, difference in written.differences.items():
         print(f'{"x".join(map(str, shape)):>12}  differs from PyTorch by at most {difference:.2g}')
-    print(f'{output}: {osp.getsize(output) / 1e6:.1f} MB, {args.format}, (n, 3, h, w) RGB in [0, 1]')
+    facts = [f'{written.size / 1e6:.2f} MB', args.format, '(n, 3, h, w) RGB in [0, 1]']
+    if args.fp16:
+        facts[0] += f' ({1 - written.size / written.full_size:.0%} less than in full precision)'
+    if written.onnxruntime:
+        facts.append(f'onnxruntime {written.onnxruntime} or newer')
+    print(f'{output}: {", ".join(facts)}')

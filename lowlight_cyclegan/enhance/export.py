@@ -11,21 +11,38 @@ import logging
 import os
 import torch
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
-from typing import Any
 
 from lowlight_cyclegan.archs.auto_exposure_arch import THUMBNAIL
-from lowlight_cyclegan.archs.ema_resnet_arch import EMAResNetGenerator
 from lowlight_cyclegan.files import atomic_write
 from lowlight_cyclegan.messages import first_line
 
-__all__ = ['ExportWrapper', 'check', 'export']
+__all__ = ['ExportWrapper', 'Exported', 'check', 'export']
 
 TRACED = (2, 3, 99, 130)
 CHECKED = ((1, 3, 32, 32), (1, 3, 33, 47), (3, 3, 101, 66), (1, 3, 144, 256), (1, 3, 262, 175))
 TOLERANCE = {False: 5e-4, True: 2 / 255}  # by fp16: an eighth of a grey level, two grey levels
 OLDEST_OPSET = 18
+# The oldest onnxruntime that loads a file of at most this opset and of at most this version of ONNX's format, as tried.
+LOADED_FROM = (((19, '1.15'), (20, '1.17'), (21, '1.18'), (23, '1.23')), ((9, '1.15'), (10, '1.18'), (11, '1.23')))
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        differences: Largest absolute difference from PyTorch, in [0, 1], by input shape.
+        size: Of the file, in bytes.
+        full_size: What it would be in full precision.
+        onnxruntime: The oldest version that loads it, None for torch.export.
+    """
+    differences: dict[tuple[int, ...], float]
+    size: int
+    full_size: int
+    onnxruntime: str | None
 
 
 class ExportWrapper(nn.Module):
@@ -42,20 +59,25 @@ class ExportWrapper(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, 3, h, w) in [0, 1] -> the same shape and range, equal to what the network makes of any size."""
         h, w = x.shape[2:]
-        x = _mirror(_mirror(x, 2), 3) * 2 - 1
-        if isinstance(self.network, EMAResNetGenerator):
-            y = self.network.apply(x, self.network.predict(self.network.thumbnail(_reduced(x))))
+        x, head = x * 2 - 1, getattr(self.network, 'head', None)
+        if head == 'exposure':
+            curve = self.network.predict(self.network.thumbnail(x))
+            y = self.network.apply(_extended(_extended(x, 2, 2, mirrored=False), 3, 2, mirrored=False), curve)
         else:
-            y = self.network(x)
+            x = _extended(_extended(x, 2, 4), 3, 4)
+            if head == 'gain':
+                y = self.network.apply(x, self.network.predict(self.network.thumbnail(_reduced(x))))
+            else:
+                y = self.network(x)
         # A slice would demand a proof that h and w are not beyond the padded size.
         return ((y + 1) / 2).index_select(2, torch.arange(h)).index_select(3, torch.arange(w))
 
 
-def _mirror(x: Tensor, dim: int) -> Tensor:
-    # The network's own padding to multiples of 4, as indices: its branch on the size is not taken then.
+def _extended(x: Tensor, dim: int, multiple: int, mirrored: bool = True) -> Tensor:
+    # The network's own padding to multiples of its stride, as indices: its branch on the size is not taken then.
     size = x.shape[dim]
-    index = torch.arange((size + 3) // 4 * 4)
-    return x.index_select(dim, size - 1 - (size - 1 - index).abs())
+    beyond = size - 1 - torch.arange((size + multiple - 1) // multiple * multiple)
+    return x.index_select(dim, size - 1 - (beyond.abs() if mirrored else beyond.clamp_min(0)))
 
 
 def _reduced(x: Tensor) -> Tensor:
@@ -72,7 +94,7 @@ def _area(size_in: int, size_out: int, dtype: torch.dtype) -> Tensor:
 
 
 def export(network: nn.Module, path: str | os.PathLike, form: str = 'onnx', fp16: bool = False,
-           opset: int | None = None) -> dict[tuple[int, ...], float]:
+           opset: int | None = None) -> Exported:
     """Export a generator, run the result and write it if it agrees with PyTorch at sizes it was not traced at.
 
     Args:
@@ -81,9 +103,6 @@ def export(network: nn.Module, path: str | os.PathLike, form: str = 'onnx', fp16
         form: 'onnx' or 'torch-export'.
         fp16: ONNX with half-precision weights.
         opset: Of ONNX; None is PyTorch's choice.
-
-    Returns:
-        Largest absolute difference, in [0, 1], by input shape.
 
     Raises:
         ImportError: If a package is missing, in one line.
@@ -101,7 +120,12 @@ def export(network: nn.Module, path: str | os.PathLike, form: str = 'onnx', fp16
     network = network.eval().float().cpu()
     with torch.no_grad():
         program = _trace(ExportWrapper(network))
-    data = _onnx(program, fp16, opset) if form == 'onnx' else _pt2(program)
+    if form == 'onnx':
+        full, loaded_from = _onnx(program, opset)
+        data = _halved(full) if fp16 else full
+    else:
+        full, loaded_from = _pt2(program), None
+        data = full
     try:
         differences = check(network, data, form)
     except Exception as error:  # onnxruntime's errors share no base
@@ -111,7 +135,7 @@ def export(network: nn.Module, path: str | os.PathLike, form: str = 'onnx', fp16
         raise ValueError(f'{path}: not written: at {"x".join(map(str, worst))} the graph differs from PyTorch by '
                          f'{differences[worst]:.2g}, more than {TOLERANCE[fp16]:.2g}')
     atomic_write(path, data)
-    return differences
+    return Exported(differences, len(data), len(full), loaded_from)
 
 
 def _trace(wrapper: ExportWrapper) -> torch.export.ExportedProgram:
@@ -129,7 +153,7 @@ def _pt2(program: torch.export.ExportedProgram) -> bytes:
     return buffer.getvalue()
 
 
-def _onnx(program: torch.export.ExportedProgram, fp16: bool, opset: int | None) -> bytes:
+def _onnx(program: torch.export.ExportedProgram, opset: int | None) -> tuple[bytes, str]:
     import onnx
     newest = onnx.defs.onnx_opset_version()
     if opset is not None and not OLDEST_OPSET <= opset <= newest:
@@ -148,22 +172,29 @@ def _onnx(program: torch.export.ExportedProgram, fp16: bool, opset: int | None) 
     version = next(entry.version for entry in model.opset_import if not entry.domain)
     if opset not in (None, version):
         raise ValueError(f'opset {opset}: the graph cannot be converted to it; opset {version} works')
-    if fp16:
-        model = _halve(model)
     onnx.helper.set_model_props(model, {'layout': 'NCHW', 'channels': 'RGB', 'range': '[0, 1]'})
     onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return model.SerializeToString(), _loaded_from(version, model.ir_version)
 
 
-def _halve(model: Any) -> Any:
+def _loaded_from(opset: int, ir_version: int) -> str:
+    import onnxruntime
+    versions = [next((version for newest, version in known if value <= newest), onnxruntime.__version__)
+                for value, known in zip((opset, ir_version), LOADED_FROM)]
+    return max(versions, key=lambda version: [int(part) for part in version.split('.')[:2]])
+
+
+def _halved(data: bytes) -> bytes:
+    import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
+    model = onnx.load_from_string(data)
     # The tone curve is a matter of the whole picture's mean: it stays in float32, with all that only counts pixels.
     exact = [node.name for node in model.graph.node
              if any('exposure' in entry.value or '_area' in entry.value for entry in node.metadata_props)]
     model = convert_float_to_float16(model, keep_io_types=True, node_block_list=exact)
     OnnxModel(model).topological_sort()  # the converter appends its casts at the end
-    return model
+    return model.SerializeToString()
 
 
 def check(network: nn.Module, data: bytes, form: str,

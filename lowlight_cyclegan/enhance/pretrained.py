@@ -155,7 +155,7 @@ def load_state(path: str | os.PathLike, keys: Iterable[str] = CHECKPOINTS) -> di
 def infer_options(state: dict[str, Tensor], path: str | os.PathLike = 'the state dict') -> dict:
     """Options of an :class:`EMAResNetGenerator` from the shapes of its weights.
 
-    Shapes do not tell ``head: residual`` from ``tanh``, nor ema_position, nor the dilations: the paper's are taken.
+    Shapes do not tell ema_position, nor the dilations: the paper's are taken.
 
     Raises:
         ValueError: If they are not those of such a generator, or of one with ``head: gain``, whose two constants shapes
@@ -171,15 +171,18 @@ def infer_options(state: dict[str, Tensor], path: str | os.PathLike = 'the state
             'num_block': len({key.split('.')[1] for key in state if key.startswith('transformer.')}),
             'use_ema': 'transformer.0.ema.gn.weight' in state,
             'use_aspp': 'encoder.aspp.pool.0.weight' in state,
-            'upsample': 'deconv' if 'decoder.0.weight' in state else 'resize',
         }
+        if 'exposure.picture.0.weight' in state:  # its encoder sees a picture twice, and its gain
+            options.update(head='exposure', num_in_ch=(options['num_in_ch'] - 1) // 2)
+        else:
+            options['upsample'] = 'deconv' if 'decoder.0.weight' in state else 'resize'
         if options['use_ema']:
             options['ema_factor'] = channels // len(state['transformer.0.ema.gn.weight'])
         if options['use_aspp']:
             options['aspp_width'] = len(state['encoder.aspp.pool.0.weight'])
     except KeyError as error:
         raise ValueError(f'{path}: is none of our generators (no {error}): give its option file') from error
-    if any(key.startswith('exposure.') for key in state):
+    if 'exposure.linear.weight' in state:
         raise ValueError(f'{path}: the constants of its head (gain) are not among its weights: give its option file')
     return options
 

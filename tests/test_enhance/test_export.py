@@ -7,7 +7,7 @@ import torch
 from lowlight_cyclegan import commands
 from lowlight_cyclegan.archs import EMAResNetGenerator
 from lowlight_cyclegan.enhance import export as export_module
-from lowlight_cyclegan.enhance.export import CHECKED, TRACED, ExportWrapper, export
+from lowlight_cyclegan.enhance.export import CHECKED, TRACED, ExportWrapper, check, export
 
 
 def toy_network(head='gain', **kwargs):
@@ -16,12 +16,16 @@ def toy_network(head='gain', **kwargs):
     if head == 'gain':
         torch.nn.init.normal_(network.exposure.linear.weight, std=0.3)
         torch.nn.init.normal_(network.fine[4].weight, std=0.02)
+    if head == 'exposure':
+        for parameter in network.exposure.parameters():
+            torch.nn.init.normal_(parameter, std=0.03)
     return network
 
 
+@pytest.mark.parametrize('head', ['gain', 'tanh', 'exposure'])
 @pytest.mark.parametrize('size', [(32, 32), (33, 47), (64, 96), (101, 130), (262, 175)])
-def test_wrapper_is_the_network_at_any_size(size):
-    network, x = toy_network(), torch.rand(2, 3, *size) * 0.2
+def test_wrapper_is_the_network_at_any_size(size, head):
+    network, x = toy_network(head), torch.rand(2, 3, *size) * 0.2
     with torch.no_grad():
         torch.testing.assert_close(ExportWrapper(network)(x), (network(x * 2 - 1) + 1) / 2, rtol=0, atol=1e-6)
 
@@ -40,7 +44,10 @@ def test_onnx_runs_at_other_sizes(tmp_path, monkeypatch, traced, fp16):
     pytest.importorskip('onnxscript')
     (network, program), path = traced, str(tmp_path / 'toy.onnx')
     monkeypatch.setattr(export_module, '_trace', lambda wrapper: program)
-    differences = export(network, path, fp16=fp16)
+    written = export(network, path, fp16=fp16)
+    differences = written.differences
+    assert written.size == os.path.getsize(path) and (written.size < written.full_size) == fp16
+    assert written.onnxruntime == '1.18'
     assert set(differences) == set(CHECKED) and TRACED not in differences
     assert max(differences.values()) < (2 / 255 if fp16 else 1e-4)
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
@@ -57,19 +64,47 @@ def test_onnx_runs_at_other_sizes(tmp_path, monkeypatch, traced, fp16):
 def test_torch_export_runs_at_other_sizes(tmp_path, monkeypatch, traced):
     monkeypatch.setattr(export_module, '_trace', lambda wrapper: traced[1])
     path = str(tmp_path / 'toy.pt2')
-    assert max(export(traced[0], path, 'torch-export').values()) < 1e-5
+    assert max(export(traced[0], path, 'torch-export').differences.values()) < 1e-5
     assert torch.export.load(path).module()(torch.rand(1, 3, 75, 90)).shape == (1, 3, 75, 90)
+
+
+def test_head_exposure_is_traced_for_any_size():
+    network = toy_network('exposure')
+    with torch.no_grad():
+        data = export_module._pt2(export_module._trace(ExportWrapper(network).eval()))
+    assert max(check(network, data, 'torch-export').values()) < 1e-5
+
+
+@pytest.mark.parametrize('opset, ir_version, oldest', [
+    (18, 8, '1.15'), (20, 9, '1.17'), (18, 10, '1.18'), (23, 10, '1.23')])
+def test_oldest_onnxruntime(opset, ir_version, oldest):
+    pytest.importorskip('onnxruntime')
+    assert export_module._loaded_from(opset, ir_version) == oldest
+
+
+def test_command_says_what_fp16_saves_and_what_loads_the_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def fake(network, path, form, fp16, opset):
+        (tmp_path / path).write_bytes(b'')
+        return export_module.Exported({(1, 3, 32, 32): 1e-6}, 930_000, 1_000_000, '1.18')
+
+    monkeypatch.setattr(export_module, 'export', fake)
+    commands.main(['export', '--fp16'])
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith('lite-fp16.onnx: 0.93 MB (7% less than in full precision)')
+    assert line.endswith('onnxruntime 1.18 or newer')
 
 
 @pytest.mark.full
 @pytest.mark.parametrize('kwargs', [
     dict(head='tanh', num_block=9, num_feat=64, ema_factor=32), dict(ema_position='output'),
-    dict(use_ema=False), dict(use_aspp=False)])
+    dict(use_ema=False), dict(use_aspp=False), dict(head='exposure')])
 def test_every_variant_exports(tmp_path, kwargs):
     pytest.importorskip('onnxscript')
     torch.manual_seed(0)
     network = EMAResNetGenerator(**{'num_feat': 8, 'num_block': 1, 'ema_factor': 4, **kwargs}).eval()
-    assert max(export(network, str(tmp_path / 'toy.onnx')).values()) < 5e-4
+    assert max(export(network, str(tmp_path / 'toy.onnx')).differences.values()) < 5e-4
 
 
 def test_file_is_kept_only_if_it_agrees(tmp_path, monkeypatch, traced):

@@ -52,7 +52,7 @@ def test_folder_in_the_layout_of_the_hub(net, tmp_path):
 
 
 @pytest.mark.parametrize('change', [{}, {'use_ema': False}, {'use_aspp': False}, {'upsample': 'resize'},
-                                    {'num_block': 2, 'ema_factor': 8, 'num_feat': 16}])
+                                    {'head': 'exposure'}, {'num_block': 2, 'ema_factor': 8, 'num_feat': 16}])
 def test_options_are_inferred_from_shapes(tmp_path, change):
     net = build_network({**NETWORK, **change}).eval()
     torch.save({'params': net.state_dict()}, tmp_path / 'net_g_5.pth')
