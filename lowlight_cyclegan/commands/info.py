@@ -3,11 +3,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import shutil
+import subprocess
 import sys
-from os import path as osp
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from lowlight_cyclegan.messages import fail, nearest
 
+PACKAGE = Path(__file__).resolve().parents[1]
 HELP = 'show versions, paths, weights and what is registered in BasicSR, or a model card'
 
 
@@ -18,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     if args.model:
-        from lowlight_cyclegan.enhance.pretrained import bundled, card
-        if args.model not in bundled():
-            fail(f'{args.model}: no bundled weights have that name{nearest(args.model, bundled())}')
-        print(json.dumps({'name': args.model, 'card': card(args.model)}) if args.json else card(args.model))
+        if args.model not in _weights():
+            fail(f'{args.model}: no bundled weights have that name{nearest(args.model, _weights())}')
+        card = (PACKAGE / 'weights' / f'{args.model}.md').read_text(encoding='utf-8')
+        print(json.dumps({'name': args.model, 'card': card}) if args.json else card)
         return
     found = info()
     if args.json:
@@ -32,27 +37,19 @@ def run(args: argparse.Namespace) -> None:
 
 
 def info() -> dict[str, str | list[str] | None]:
-    """Versions, paths, attached folders, weights in the box and what is registered in BasicSR.
+    """Versions, paths, attached folders, bundled weights and what we register in BasicSR. Loads neither it nor torch.
 
     Returns:
-        dict[str, str | list[str] | None]: By their names, None for a package that is not installed.
+        By their names, None for a package that is not installed.
     """
-    import torch
-    from importlib.metadata import PackageNotFoundError, version
-
-    import lowlight_cyclegan
     from lowlight_cyclegan import __version__
     from lowlight_cyclegan.attach import attached_dirs, toolbox_dir
     from lowlight_cyclegan.config import options_dir
-    from lowlight_cyclegan.registration import register
-    register()
-    from lowlight_cyclegan.enhance.pretrained import bundled
-    from basicsr.utils import registry
     found: dict[str, str | list[str] | None] = {
-        'lowlight_cyclegan': f'{__version__} in {osp.dirname(osp.abspath(lowlight_cyclegan.__file__))}',
+        'lowlight_cyclegan': f'{__version__} in {PACKAGE}',
         'options': options_dir(),
-        'weights': bundled(),
-        'toolbox': toolbox_dir(),
+        'weights': _weights(),
+        'toolbox': None,
         'attached': attached_dirs(),
         'python': sys.version.split()[0],
     }
@@ -61,9 +58,30 @@ def info() -> dict[str, str | list[str] | None]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = None
-    found['GPUs'] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    for kind in ('arch', 'dataset', 'loss', 'metric', 'model'):
-        entries = getattr(registry, f'{kind.upper()}_REGISTRY')
-        found[kind + ('es' if kind == 'loss' else 's')] = [
-            name for name, obj in entries if obj.__module__.startswith('lowlight_cyclegan.')]
+    if found['basicsr']:
+        found['toolbox'] = toolbox_dir()
+    found['GPUs'] = _gpus()
+    for kind, folder in (('arch', 'archs'), ('dataset', 'data'), ('loss', 'losses'), ('metric', 'metrics'),
+                         ('model', 'models')):
+        found[kind + ('es' if kind == 'loss' else 's')] = _registered(folder, kind)
     return found
+
+
+def _weights() -> list[str]:
+    return sorted(path.stem for path in (PACKAGE / 'weights').glob('*.safetensors'))
+
+
+def _gpus() -> list[str]:
+    """Names of NVIDIA's GPUs, as its driver's tool gives them."""
+    if shutil.which('nvidia-smi') is None:
+        return []
+    command = ['nvidia-smi', '--query-gpu=name', '--format=csv,noheader']
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.split('\n')[:-1] if done.returncode == 0 else []
+
+
+def _registered(folder: str, kind: str) -> list[str]:
+    """Names that our sources register, which are read, not imported."""
+    pattern = rf'^@(?:register_once\()?{kind.upper()}_REGISTRY\b.*\n(?:@.*\n)*(?:class|def) (\w+)'
+    texts = (path.read_text(encoding='utf-8') for path in sorted((PACKAGE / folder).glob('*.py')))
+    return [name for text in texts for name in re.findall(pattern, text, re.MULTILINE)]

@@ -106,6 +106,28 @@ def test_info_prints_model_cards(capsys):
         cli.main(['info', 'lit'])
 
 
+def test_info_names_what_is_registered(capsys):
+    """Its names are read from the sources: they must be those that registration gives."""
+    import lowlight_cyclegan
+    lowlight_cyclegan.register()
+    from basicsr.utils import registry
+    cli.main(['info', '--json'])
+    found = json.loads(capsys.readouterr().out)
+    for kind, key in (('ARCH', 'archs'), ('DATASET', 'datasets'), ('LOSS', 'losses'), ('METRIC', 'metrics'),
+                      ('MODEL', 'models')):
+        ours = [name for name, obj in getattr(registry, f'{kind}_REGISTRY')
+                if obj.__module__.startswith('lowlight_cyclegan.')]
+        assert sorted(found[key]) == sorted(ours)
+
+
+@pytest.mark.parametrize('command', ['info', 'info lite', '--help', '--version', 'enhance --help', 'data lol --help',
+                                     'train --help', 'video --help', 'web --help', 'export --help', 'evaluate --help'])
+def test_commands_without_a_network_load_no_torch(command):
+    code = f'import sys; sys.argv = ["x", *{command.split()!r}]\ntry:\n from lowlight_cyclegan.commands import main; ' \
+           'main()\nfinally: print([m for m in ("torch", "basicsr", "cv2") if m in sys.modules], file=sys.stderr)'
+    assert python('-c', code).stderr.strip().endswith('[]')
+
+
 @pytest.mark.parametrize('shell', ['bash', 'zsh', 'tcsh'])
 def test_completion_knows_every_command_and_flag(capsys, shell):
     cli.main(['completion', shell])
