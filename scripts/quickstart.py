@@ -5,8 +5,7 @@ are for training, two others for validation. The training photographs are cut in
 tiles become low-light images, white tiles stay as they are. No place of a scene is in both domains: training is
 unpaired. (motorcycle_right shows the scene of motorcycle_left and is not used; the rocket was photographed at dusk.)
 
-Darkening follows the camera: linear light, a shorter exposure, photons that arrive by chance (Poisson), read noise
-(Gaussian), the sRGB curve and 8 bits. Electron counts are those of a large sensor at about ISO 800.
+Darkening follows the camera, see lowlight_cyclegan/prepare/darken.py.
 """
 import cv2
 import numpy as np
@@ -18,44 +17,17 @@ import time
 import yaml
 from pathlib import Path
 
+from lowlight_cyclegan.prepare.darken import expose
+
 OPTIONS = Path(__file__).resolve().parents[1] / 'options' / 'quickstart.yml'
 FOLDER = Path('quickstart')
 TRAIN_PHOTOS = ('astronaut.png', 'motorcycle_left.png')
 VAL_PHOTOS = ('chelsea.png', 'coffee.png')
 SHORT_SIDE = 300
 TILES = 4  # to each side of a training photograph
-EXPOSURES = (1 / 64, 1 / 4)  # of a correct exposure: two to six stops under
-FULL_WELL = 8000  # electrons at white in a correct exposure
-READ_NOISE = 3  # electrons
+STOPS = (2, 6)  # under a correct exposure
 DRAWS = 4  # low-light images of each black tile
-VAL_EXPOSURES = 4  # of each validation photograph, evenly spaced in stops
-
-
-def srgb_to_linear(x):
-    """sRGB in [0, 1] -> linear light in [0, 1] (IEC 61966-2-1)."""
-    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055)**2.4)
-
-
-def linear_to_srgb(x):
-    """Inverse of :func:`srgb_to_linear`."""
-    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 0.0031308)**(1 / 2.4) - 0.055)
-
-
-def darken(img, exposure, rng=None):
-    """Photograph the scene of an image again with less light.
-
-    Args:
-        img (ndarray): (h, w, 3) uint8.
-        exposure (float): Share of the light, in (0, 1].
-        rng (np.random.Generator | None): Source of the noise; None leaves it out.
-
-    Returns:
-        ndarray: (h, w, 3) uint8.
-    """
-    electrons = srgb_to_linear(img / 255) * exposure * FULL_WELL
-    if rng is not None:
-        electrons = rng.poisson(electrons) + rng.normal(0, READ_NOISE, img.shape)
-    return np.round(linear_to_srgb(np.clip(electrons / FULL_WELL, 0, 1)) * 255).astype(np.uint8)
+VAL_EXPOSURES = 4  # of each validation photograph, evenly spaced
 
 
 def load_photo(name):
@@ -97,15 +69,15 @@ def make_data(folder, seed=0):
         for i, (black, white) in enumerate(zip(*tiles(load_photo(photo)))):
             write('train', 'normal', f'{name}_{i}', white)
             for draw in range(DRAWS):
-                low = darken(black, np.exp(rng.uniform(*np.log(EXPOSURES))), rng)
+                low = expose(black, rng.uniform(*STOPS), rng)
                 write('train', 'low', f'{name}_{i}_{draw}', low)
                 train_pairs.append((low, black))
     for photo in VAL_PHOTOS:
         normal = load_photo(photo)
-        for i, exposure in enumerate(np.geomspace(*EXPOSURES, VAL_EXPOSURES)):
+        for i, stops in enumerate(np.linspace(*STOPS[::-1], VAL_EXPOSURES)):
             name = f'{Path(photo).stem}_{i}'
             write('val', 'normal', name, normal)
-            write('val', 'low', name, darken(normal, exposure, rng))
+            write('val', 'low', name, expose(normal, stops, rng))
     return train_pairs
 
 
