@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from os import path as osp
 from torch import nn
 
-from lowlight_cyclegan.archs.self_ensemble_arch import FLIPS, self_ensemble
+from lowlight_cyclegan import archs as networks
 from lowlight_cyclegan import register
+from lowlight_cyclegan.archs.self_ensemble_arch import FLIPS, self_ensemble
 from lowlight_cyclegan.config import load_options
 from lowlight_cyclegan.enhance import modes
 from lowlight_cyclegan.enhance.denoise import denoise
@@ -129,6 +130,8 @@ def _plain(name: str) -> str:
 def _weightless(name: str) -> nn.Module:
     if _plain(name) == 'input':
         return nn.Identity()
+    for each in networks.__all__:  # they are imported, and registered, when they are asked for
+        getattr(networks, each)
     archs = {_plain(key): arch for key, arch in ARCH_REGISTRY.objects.items()}
     near = [key for key in archs if key.startswith(_plain(name)) or key.endswith(_plain(name))]  # gamma is GammaCurve
     arch = archs.get(near[0]) if len(near) == 1 else archs.get(_plain(name))

@@ -53,6 +53,16 @@ def test_from_options_and_from_a_run(run):
     assert not network.training and not any(p.requires_grad for p in network.parameters())
 
 
+def test_run_is_built_by_the_options_it_used(run):
+    """Its option file as it was written may lack what the command line changed."""
+    folder, (_, averaged) = run
+    text = (folder / 'toy.yml').read_text()
+    (folder / 'options_used.yml').write_text(text)
+    (folder / 'toy.yml').write_text(text.replace("'num_feat': 8", "'num_feat': 16"))
+    network = load_method(f'ours={folder}/models/net_g_5.pth').enhancer.network
+    assert torch.equal(weights(network), weights(averaged))
+
+
 @pytest.mark.parametrize('text', ['SCI-easy=easy.pt', 'small=sci:easy.pt'])
 def test_published_weights(lol_root, text):
     folder = lol_root.parents[1] / 'weights' / 'baselines' / 'sci'
