@@ -76,7 +76,7 @@ def _shared_lmdbs(datasets: Options) -> Problems:
 
 
 def _backend(dataset: Options) -> Options:
-    io_backend = dataset.get('io_backend') or {'type': 'disk'}
+    io_backend = dataset.get('io_backend', {'type': 'disk'})
     return io_backend if isinstance(io_backend, dict) else {}
 
 

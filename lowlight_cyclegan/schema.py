@@ -59,7 +59,7 @@ class Option:
         right = {
             'text': isinstance(value, str),
             'name': isinstance(value, (str, int, float)) and not isinstance(value, bool),
-            'folders': isinstance(value, (str, list)),
+            'folders': isinstance(value, str) or isinstance(value, list) and all(map(_is_folder, value)),
             'flag': isinstance(value, bool),
             'whole': number and value == value // 1 and abs(value) < float('inf'),
             'number': number and abs(value) < float('inf'),
@@ -83,6 +83,10 @@ class Option:
         bounds = [f'{word} {bound}' for word, bound in (('at least', self.least), ('at most', self.most))
                   if bound is not None]
         return words.get(self.kind, 'any') + (f' of {" and ".join(bounds)}' if bounds else '')
+
+
+def _is_folder(value: Any) -> bool:
+    return isinstance(value.get('folder') if isinstance(value, dict) else value, str)
 
 
 def _is_size(value: Any) -> bool:

@@ -160,6 +160,8 @@ def test_removed_option_is_named(problems, key):
     ('datasets:val:names=5', 'datasets:val:names: must be text, found 5'),
     ('network_g:type=[1]', 'network_g:type: [1] is not known'),
     ('datasets:val:type=[1]', 'datasets:val:type: [1] is not known'),
+    ('datasets:train:io_backend={}', 'datasets:train:io_backend: needs type: disk or type: lmdb'),
+    ('datasets:train:dataroot_lq=[5]', 'datasets:train:dataroot_lq: must be a folder, or a list of '),
     ('logger:keep_best=[psnr]', "logger:keep_best: must be text, found ['psnr']"),
     ('datasets:train:io_backend={type: disk, tyep: 1}', 'datasets:train:io_backend:tyep: unknown key'),
     ('val:metrics=psnr', "val:metrics: is no section, found 'psnr'"),

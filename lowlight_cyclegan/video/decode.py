@@ -84,6 +84,9 @@ def video_stream(container: InputContainer) -> Stream:
     """
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise ValueError(f'{container.name.removeprefix("file:")}: its video is of a codec that FFmpeg does '
+                                 'not know')
             return stream
     raise ValueError(f'{container.name.removeprefix("file:")}: has no video stream')
 

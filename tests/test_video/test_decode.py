@@ -11,6 +11,8 @@ def spoil(path, kind):
     data = path.read_bytes()
     if kind == 'empty':
         path.write_bytes(b'')
+    elif kind == 'codec':
+        path.write_bytes(data.replace(b'avc1', b'zzz1').replace(b'avcC', b'zzzC'))
     elif kind == 'noise':
         path.write_bytes(np.random.default_rng(0).bytes(5000))
     else:
@@ -21,6 +23,7 @@ def spoil(path, kind):
     ('dark.mp4', 'truncated', 'is no video that FFmpeg can read, or damaged'),
     ('dark.mkv', 'truncated', 'is truncated: 2.* s of 3.* s are there'),
     ('dark.mp4', 'noise', 'is no video'),
+    ('dark.mp4', 'codec', 'its video is of a codec that FFmpeg does not know'),
     ('dark.mkv', 'empty', 'is empty'),
 ])
 def test_broken_files_get_one_line(tmp_path, name, kind, message):
