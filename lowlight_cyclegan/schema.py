@@ -207,8 +207,8 @@ LIST: Table = {
 DATASETS: dict[str, Table] = {
     'UnpairedImageDataset': {
         **NAMED, **GT,
-        'dataroot_lq': Option('any', 'Folder or LMDB of low images, or a list of folders.', required=True),
-        'dataroot_gt': Option('any', 'Folder or LMDB of normal images, or a list of folders.', required=True),
+        'dataroot_lq': Option('folders', 'Folder or LMDB of low images, or a list of folders.', required=True),
+        'dataroot_gt': Option('folders', 'Folder or LMDB of normal images, or a list of folders.', required=True),
         'weights_lq': Option('any', 'How often a pass shows each image of those folders, a list.', optional=True),
         'weights_gt': Option('any', 'The same for the normal images.', optional=True),
         'dataroot_teacher': Option('text', 'What a teacher made of the low images, under their names.', optional=True),

@@ -32,7 +32,7 @@ from pathlib import Path
 
 KINDS = ('photos', 'videos', 'options', 'checkpoints', 'archives')
 TEMPORARY = ('.part', '.tmp', '.temp', '~')
-TIMEOUT = 120  # seconds, on a busy machine
+TIMEOUT = 300  # seconds, on a busy machine
 
 
 class Kind:
