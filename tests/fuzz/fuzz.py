@@ -200,6 +200,8 @@ def _wrong(folder: Path, before: dict[str, str], code: int, text: str, kind: Kin
             continue
         if for_later or name.endswith(TEMPORARY):
             return f'leaves {name}'
+        if after[name] in before.values():  # an input that was put aside
+            continue
         problem = _half(folder / name)
         if problem:
             return f'half a file: {name} ({problem})'
