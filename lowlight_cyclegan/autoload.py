@@ -5,8 +5,6 @@
 - After `enable()`, which the line installed by ``lowlight-cyclegan attach`` calls, the plugin registers itself as soon
   as basicsr is imported.
 """
-from __future__ import annotations
-
 import sys
 
 TYPE_CHECKING = False  # as typing has it, which is not imported here
@@ -23,7 +21,7 @@ class ImportHook:
 
     registers = False
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: 'Any' = None, target: 'Any' = None) -> 'ModuleSpec | None':
         if name != FUNCTIONAL_TENSOR and not (name == 'basicsr' and self.registers):
             return None
         specs = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
@@ -34,18 +32,18 @@ class ImportHook:
             self.register_after(spec.loader)
         return spec
 
-    def create_module(self, spec: ModuleSpec) -> None:
+    def create_module(self, spec: 'ModuleSpec') -> None:
         return None
 
-    def exec_module(self, module: Any) -> None:
+    def exec_module(self, module: 'Any') -> None:
         from torchvision.transforms.functional import rgb_to_grayscale
         module.rgb_to_grayscale = rgb_to_grayscale
 
     @staticmethod
-    def register_after(loader: Any) -> None:
+    def register_after(loader: 'Any') -> None:
         load = loader.exec_module
 
-        def exec_module(module: ModuleType) -> None:
+        def exec_module(module: 'ModuleType') -> None:
             load(module)
             register()
 
