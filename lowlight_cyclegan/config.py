@@ -14,11 +14,12 @@ from typing import Any
 from . import schema
 from .messages import nearest, warn
 
-__all__ = ['OPTIONS_USED', 'OptionLoader', 'RunFlags', 'add_run_flags', 'complete_options', 'datasets_of', 'dump',
-           'find_file', 'force_option', 'get', 'load_options', 'options_dir', 'run_flags', 'run_folder',
-           'suit_machine', 'written_out']
+__all__ = ['DEFAULT_MODEL', 'OPTIONS_USED', 'OptionLoader', 'RunFlags', 'add_run_flags', 'complete_options',
+           'datasets_of', 'dump', 'find_file', 'force_option', 'get', 'load_options', 'options_dir', 'run_flags',
+           'run_folder', 'suit_machine', 'written_out']
 
 BASE = '_base_'
+DEFAULT_MODEL = 'everyday'  # the bundled weights that everything takes unless told otherwise
 OPTIONS_USED = 'options_used.yml'  # beside a run: what it used, resolved, completed and overridden
 
 

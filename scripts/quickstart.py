@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import time
-import yaml
 from pathlib import Path
 
 from lowlight_cyclegan.prepare.darken import expose
@@ -51,13 +50,8 @@ def tiles(img):
 
 
 def make_data(folder, seed=0):
-    """Write train/low, train/normal (unpaired), val/low and val/normal (paired by name) as PNG.
-
-    Returns:
-        list[tuple[ndarray, ndarray]]: Training low-light images with their photographs, for the gamma.
-    """
+    """Write train/low, train/normal (unpaired), val/low and val/normal (paired by name) as PNG."""
     rng = np.random.default_rng(seed)
-    train_pairs = []
 
     def write(part, domain, name, img):
         path = folder / part / domain / f'{name}.png'
@@ -69,31 +63,13 @@ def make_data(folder, seed=0):
         for i, (black, white) in enumerate(zip(*tiles(load_photo(photo)))):
             write('train', 'normal', f'{name}_{i}', white)
             for draw in range(DRAWS):
-                low = expose(black, rng.uniform(*STOPS), rng)
-                write('train', 'low', f'{name}_{i}_{draw}', low)
-                train_pairs.append((low, black))
+                write('train', 'low', f'{name}_{i}_{draw}', expose(black, rng.uniform(*STOPS), rng))
     for photo in VAL_PHOTOS:
         normal = load_photo(photo)
         for i, stops in enumerate(np.linspace(*STOPS[::-1], VAL_EXPOSURES)):
             name = f'{Path(photo).stem}_{i}'
             write('val', 'normal', name, normal)
             write('val', 'low', name, expose(normal, stops, rng))
-    return train_pairs
-
-
-def apply_gamma(img, gamma):
-    """(v / 255)^gamma in 8 bits."""
-    return np.round((np.arange(256) / 255)**gamma * 255).astype(np.uint8)[img]
-
-
-def fit_gamma(pairs):
-    """The one gamma with the best mean PSNR over pairs of low and normal images."""
-
-    def psnr(low, normal, gamma):
-        error = apply_gamma(low, gamma).astype(np.float32) - normal
-        return -10 * np.log10(np.mean(error**2))
-
-    return max(np.arange(0.1, 1.001, 0.01), key=lambda gamma: np.mean([psnr(*pair, gamma) for pair in pairs]))
 
 
 def train():
@@ -116,21 +92,21 @@ def train():
     return time.monotonic() - start
 
 
-def enhance_shipped(images):
-    """What the weights in the package, trained on LOL, make of uint8 BGR images."""
-    from lowlight_cyclegan import Enhancer
-    enhancer = Enhancer.from_pretrained('lite')
+def enhance(enhancer, images):
+    """What an Enhancer makes of uint8 BGR images."""
     return [enhancer.enhance(img[..., ::-1])[..., ::-1] for img in images]
 
 
-def enhance_untrained(images):
-    """What the generator makes of uint8 BGR images before training: a tone curve with the constants in its options."""
-    import torch
+def compared():
+    """What the training is compared with: a rule, the default model, and the generator before it is trained."""
     from basicsr.archs import build_network
-    from basicsr.utils import img2tensor, tensor2img
-    net = build_network(yaml.safe_load(OPTIONS.read_text())['network_g']).eval()
-    with torch.inference_mode():
-        return [tensor2img(net(img2tensor(img / 127.5 - 1)[None].float()), min_max=(-1, 1)) for img in images]
+
+    from lowlight_cyclegan import Enhancer
+    from lowlight_cyclegan.archs import ExposureGain
+    from lowlight_cyclegan.config import load_options
+    untrained = build_network(load_options(str(OPTIONS))['network_g'])
+    return {'exposure gain': Enhancer(ExposureGain()), 'default model': Enhancer.from_pretrained(),
+            'before training': Enhancer(untrained)}
 
 
 def measure(images, normals):
@@ -157,41 +133,34 @@ def write_strip(path, columns):
 def main():
     data, run = FOLDER / 'data', Path('experiments') / 'quickstart'
     shutil.rmtree(data, ignore_errors=True)
-    gamma = fit_gamma(make_data(data))
+    make_data(data)
     names = sorted(path.stem for path in (data / 'val' / 'low').iterdir())
     low, normal = ([cv2.imread(str(data / 'val' / domain / f'{name}.png')) for name in names]
                    for domain in ('low', 'normal'))
-    shipped = enhance_shipped(low)
-    write_strip(FOLDER / 'low_lite_normal.png', [low, shipped, normal])
+    from lowlight_cyclegan import register
+    register()
+    rows = {'input': low, **{title: enhance(enhancer, low) for title, enhancer in compared().items()}}
+    write_strip(FOLDER / 'low_default_normal.png', [low, rows['default model'], normal])
     print(f"""Pictures are in {data}.
-What the weights in the package (lite, trained on LOL) make of them, low | lite | normal:
-    {FOLDER / 'low_lite_normal.png'}
+What the default model makes of them, low | default | normal:
+    {FOLDER / 'low_default_normal.png'}
 Now a generator of your own. Training takes a minute or two:""", flush=True)
     seconds = train()
 
-    from lowlight_cyclegan import register
-    register()
     # the run's only validation, at its end
-    enhanced = [cv2.imread(str(next((run / 'visualization' / name).glob('*.png')))) for name in names]
-    rows = {
-        'input': low,
-        f'gamma {gamma:.2f}': [apply_gamma(img, gamma) for img in low],
-        'lite': shipped,
-        'before training': enhance_untrained(low),
-        'enhanced': enhanced,
-    }
-
+    rows['enhanced'] = [cv2.imread(str(next((run / 'visualization' / name).glob('*.png')))) for name in names]
     print(f'\nTrained in {seconds:.0f} s. {len(VAL_PHOTOS)} photographs that training did not see, each at '
-          f'{VAL_EXPOSURES} exposures; the gamma is the\nbest for the training photographs. PSNR and SSIM: higher is '
-          f'better. NIQE: lower is better.\n\n{"":16}{"PSNR":>8}{"SSIM":>8}{"NIQE":>8}')
+          f'{VAL_EXPOSURES} exposures.\nPSNR and SSIM: higher is better. NIQE: lower is better.\n\n'
+          f'{"":16}{"PSNR":>8}{"SSIM":>8}{"NIQE":>8}')
     for title, images in rows.items():
         psnr, ssim, niqe = measure(images, normal)
         print(f'{title:16}{psnr:8.2f}{ssim:8.3f}{niqe:8.2f}')
 
-    strip = FOLDER / 'low_gamma_enhanced_normal.png'
-    write_strip(strip, [low, rows[f'gamma {gamma:.2f}'], enhanced, normal])
+    strip = FOLDER / 'low_gain_enhanced_normal.png'
+    write_strip(strip, [low, rows['exposure gain'], rows['enhanced'], normal])
     print(f"""
-Pictures, low | gamma | enhanced | normal:  {strip}
+Pictures, low | exposure gain | enhanced | normal:
+    {strip}
 Log, weights, metrics of each picture:      {run}
 Next, brighten your photos, and train on LOL (README.md says where to get it):
     source .venv/bin/activate

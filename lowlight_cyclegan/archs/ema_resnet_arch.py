@@ -193,8 +193,8 @@ class EMAResNetGenerator(nn.Module):
     def predict(self, thumbnail):
         """:meth:`thumbnail` -> ``ToneCurve`` or ``ExposureCurves`` of each image; None for head 'tanh'."""
         if self.head == 'exposure':
-            gain, seen = self.exposure.encoder_input(thumbnail)
-            return self.exposure.predict(gain, self.transformer(self.encoder(seen)))
+            gain, statistics, seen = self.exposure.encoder_input(thumbnail)
+            return self.exposure.predict(gain, statistics, self.transformer(self.encoder(seen)))
         return self.exposure.predict(thumbnail) if self.head == 'gain' else None
 
     def apply(self, x, curve=None, strength=1.0):

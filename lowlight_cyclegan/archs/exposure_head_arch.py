@@ -4,8 +4,9 @@ A dark photograph is, to a good approximation, a bright one whose linear light w
 constant that varies over the scene. The head predicts that constant in stops, for the picture and on a bilateral grid
 (places and levels of brightness), with a power, a shoulder that keeps highlights, and the balance between curving each
 channel by itself and scaling all three alike. It starts from the rule that is hard to beat on evenly dark photographs,
-one gain that brings the mean brightness to 0.45, and learns how far to follow it. What the gain lifts with the picture,
-noise, is then reduced by a small network that knows the local gain.
+one gain that brings the mean brightness to 0.45, and learns how far to follow it. How far the brightest pixels are from
+white says most about that: the quantiles of brightness are judged beside the picture. What the gain lifts with the
+picture, noise, is then reduced by a small network that knows the local gain.
 
 References:
     Chen, Paris and Durand, "Real-time Edge-Aware Image Processing with the Bilateral Grid", SIGGRAPH 2007: the grid.
@@ -20,9 +21,10 @@ from typing import NamedTuple
 
 __all__ = ['ExposureCurves', 'ExposureHead', 'exposure_gain', 'from_linear', 'to_linear']
 
-THUMBNAIL = 128  # height and width of what the prediction looks at
+THUMBNAIL = 64  # height and width of what the prediction looks at
 DARKEST = 1 / 255  # keeps logarithms of brightness finite
 LEVELS = 5.545  # log((1 + DARKEST) / DARKEST), the range of these logarithms
+QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
 TILE = 512  # side of what is computed at a time where no gradients are needed
 
 
@@ -56,6 +58,21 @@ def exposure_gain(x, target=0.45):
     return low
 
 
+def brightness_statistics(x):
+    """How bright a picture is, in stops: (n, 3, h, w) in [0, 1], sRGB -> (n, 13), each around [-1, 1].
+
+    Quantiles of the brightest channel's linear light, stops of the exposure gain, mean and deviation of the luminance.
+    """
+    light = to_linear(x)
+    ordered = light.amax(1).flatten(1).clamp_min(1e-5).log2().sort(1)[0]
+    last = ordered.shape[1] - 1
+    quantiles = torch.stack([ordered[:, int(share * last)] for share in QUANTILES], dim=1)
+    luminance = light.mean(1).flatten(1).clamp_min(1e-5).log2()
+    mean, deviation = luminance.mean(1, keepdim=True), luminance.std(1, keepdim=True)
+    gain = exposure_gain(x).flatten(1)
+    return torch.cat([quantiles / 4 + 1, gain / 4 - 1, mean / 4 + 1, deviation / 2 - 0.5], dim=1)
+
+
 class ExposureCurves(NamedTuple):
     """What is predicted of n pictures, free of their size; means of two predictions are predictions.
 
@@ -83,9 +100,14 @@ class ExposureHead(nn.Module):
         super().__init__()
         self.levels = levels
         self.reduce = nn.Sequential(nn.Conv2d(channels, channels, 3, stride=2, padding=1), nn.LeakyReLU(0.2))
-        self.picture = nn.Sequential(nn.Linear(2 * channels, channels), nn.LeakyReLU(0.2), nn.Linear(channels, 5))
+        summary, hidden = 2 * channels + len(QUANTILES) + 3, 64
+        self.statistics = nn.Sequential(
+            nn.Linear(len(QUANTILES) + 3, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, hidden), nn.LeakyReLU(0.2),
+            nn.Linear(hidden, 5))
+        self.picture = nn.Sequential(nn.Linear(summary, channels), nn.LeakyReLU(0.2), nn.Linear(channels, 5))
         self.grid = nn.Sequential(
-            nn.Conv2d(3 * channels, channels, 1), nn.LeakyReLU(0.2), nn.Conv2d(channels, levels + 3, 3, padding=1))
+            nn.Conv2d(channels + summary, channels, 1), nn.LeakyReLU(0.2),
+            nn.Conv2d(channels, levels + 3, 3, padding=1))
         sizes = [13, width, width, width, 12]  # a block of 2x2 pixels and its gain -> what to add to the block
         layers = []
         for in_ch, out_ch in zip(sizes, sizes[1:]):
@@ -95,15 +117,15 @@ class ExposureHead(nn.Module):
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(module.weight, 0.2)
                 nn.init.zeros_(module.bias)
-        for last in (self.picture[-1], self.grid[-1], self.denoiser[-1]):
+        for last in (self.statistics[-1], self.picture[-1], self.grid[-1], self.denoiser[-1]):
             nn.init.zeros_(last.weight)
 
     def thumbnail(self, x):
-        """(n, 3, h, w) in [-1, 1] -> (n, 3, 128, 128) in [0, 1], averages over areas."""
+        """(n, 3, h, w) in [-1, 1] -> (n, 3, 64, 64) in [0, 1], averages over areas."""
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.picture[0].weight.dtype)
             n, c, h, w = x.shape
-            blocks = min(h, w) // (2 * THUMBNAIL)
+            blocks = min(h, w) // (4 * THUMBNAIL)
             if blocks > 1 and not torch.compiler.is_compiling():  # averages of large pictures come cheaper in two steps
                 x = F.interpolate(x, (h // blocks, w // blocks), mode='area')
             small = area_weights(x.shape[2], x) @ x @ area_weights(x.shape[3], x).T
@@ -111,25 +133,27 @@ class ExposureHead(nn.Module):
 
     @staticmethod
     def encoder_input(thumbnail):
-        """Thumbnail -> :func:`exposure_gain` of it, and what the encoder sees, (n, 7, 128, 128).
+        """Thumbnail -> :func:`exposure_gain` and :func:`brightness_statistics` of it, and what the encoder sees.
 
-        These are the thumbnail under that gain, its logarithm, and the gain.
+        The last, (n, 7, 64, 64), are the thumbnail under that gain, its logarithm, and the gain.
         """
         with torch.no_grad(), torch.autocast(thumbnail.device.type, enabled=False):
             gain = exposure_gain(thumbnail.clamp(0, 1))
             exposed = from_linear((to_linear(thumbnail) * torch.exp2(gain)).clamp(0, 1))
             logarithm = (thumbnail + DARKEST).log() / 2.7 + 1
             planes = (gain / 4.5 - 1).expand(-1, 1, *thumbnail.shape[2:])
-            return gain, torch.cat([exposed * 2 - 1, logarithm, planes], dim=1)
+            return gain, brightness_statistics(thumbnail), torch.cat([exposed * 2 - 1, logarithm, planes], dim=1)
 
-    def predict(self, gain, features):
-        """The thumbnail's exposure gain, (n, 1, 1, 1), and features, (n, channels, h, w) -> its curves."""
+    def predict(self, gain, statistics, features):
+        """The thumbnail's gain and statistics, and its features, (n, channels, h, w) -> :class:`ExposureCurves`."""
         places = self.reduce(features)  # (n, channels, h / 2, w / 2)
-        summary = torch.cat([places.mean((2, 3)), places.amax((2, 3))], dim=1)
+        summary = torch.cat([places.mean((2, 3)), places.amax((2, 3)), statistics.to(places.dtype)], dim=1)
         everywhere = summary[:, :, None, None].expand(-1, -1, *places.shape[2:])
         grid = self.grid(torch.cat([places, everywhere], dim=1))
         dtype = torch.promote_types(grid.dtype, torch.float32)
-        picture, follow = self.picture(summary).to(dtype).split([4, 1], dim=1)
+        with torch.autocast(grid.device.type, enabled=False):
+            picture = self.picture(summary.to(dtype)) + self.statistics(statistics)
+        picture, follow = picture.split([4, 1], dim=1)
         stops = 2 * picture[:, :1] + torch.sigmoid(2 * follow + 1) * gain.flatten(1)  # at first 0.73 of the rule
         return ExposureCurves(torch.cat([stops, picture[:, 1:]], dim=1), grid.to(dtype))
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 
+from lowlight_cyclegan.config import DEFAULT_MODEL
 from lowlight_cyclegan.messages import fail, first_line
 from .arguments import number, part_of_name, path, strength
 
@@ -35,11 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='larger photos are refused. Default: %(default)s')
     parser.add_argument('--json', action='store_true', help='print a report for programs instead of lines')
     network = parser.add_argument_group('network')
-    network.add_argument('--model', default='lite', help='name of packaged weights, file or folder. Default: '
+    network.add_argument('--model', default=DEFAULT_MODEL, help='name of packaged weights, file or folder. Default: '
                          '%(default)s')
     network.add_argument('--options', metavar='FILE.yml', help='option file of weights that do not say what they hold')
-    network.add_argument('--strength', type=strength, default=1.0, metavar='0-1',
-                         help='0 leaves the photo, 1 is the network. Default: %(default)s')
+    network.add_argument('--strength', type=number(0, 2), default=1.0, metavar='0-2',
+                         help='0 leaves the photo, 1 is the network, more exaggerates. Default: %(default)s')
     network.add_argument('--mode', choices=['auto', 'direct', 'exact', 'guided'], default='auto',
                          help='of large photos: in one piece, in tiles with the same result, or the effect of a '
                          'reduced copy. Default: by size and memory')

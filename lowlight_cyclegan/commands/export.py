@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 from os import path as osp
 
+from lowlight_cyclegan.config import DEFAULT_MODEL
 from lowlight_cyclegan.messages import fail
 
 HELP = 'write a generator as ONNX or torch.export'
@@ -11,7 +12,7 @@ SUFFIXES = {'onnx': '.onnx', 'torch-export': '.pt2'}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--model', default='lite', metavar='NAME|FILE', help='weights. Default: %(default)s')
+    parser.add_argument('--model', default=DEFAULT_MODEL, metavar='NAME|FILE', help='weights. Default: %(default)s')
     parser.add_argument('--options', metavar='FILE.yml', help='option file of weights that do not say what they hold')
     parser.add_argument('-o', '--output', metavar='FILE', help='default: the name of the model, in this folder')
     parser.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 from os import path as osp
 
+from lowlight_cyclegan.config import DEFAULT_MODEL
 from lowlight_cyclegan.messages import fail, first_line
 from lowlight_cyclegan.video.codecs import CODECS, CONTAINERS
 from .arguments import path
@@ -19,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-o', '--output', type=path, metavar='OUTPUT', help='its suffix gives the container (.mkv '
                         'takes every sound and subtitle format). Default: INPUT with _enhanced before the suffix, '
                         'which is .mkv where that of INPUT is none of ' + ', '.join(CONTAINERS))
-    parser.add_argument('--model', default='lite', metavar='NAME|FILE', help='weights. Default: %(default)s')
+    parser.add_argument('--model', default=DEFAULT_MODEL, metavar='NAME|FILE', help='weights. Default: %(default)s')
     parser.add_argument('--options', metavar='FILE.yml', help='option file of weights that do not say what they hold')
-    parser.add_argument('--strength', type=float, default=1.0, metavar='0..1', help='default: 1')
+    parser.add_argument('--strength', type=float, default=1.0, metavar='0..2', help='0 leaves the video. Default: 1')
     parser.add_argument('--mode', choices=['auto', 'direct', 'exact', 'guided'], default='auto',
                         help='of the frames, as of photos. Default: guided above 600 pixels of the longer side, '
                         'else direct')

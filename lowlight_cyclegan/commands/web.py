@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, fields
 
 from .arguments import number
+from lowlight_cyclegan.config import DEFAULT_MODEL
 from lowlight_cyclegan.messages import fail
 from lowlight_cyclegan.web.limits import Limits
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='0 takes a free one. Default: %(default)s')
     parser.add_argument('--root-path', type=_root_path, default='', metavar='/PREFIX',
                         help='prefix of the page behind a reverse proxy, for example /light')
-    parser.add_argument('--model', nargs='+', default=['lite'], metavar='NAME',
+    parser.add_argument('--model', nargs='+', default=[DEFAULT_MODEL], metavar='NAME',
                         help='weights: a packaged name, a file or a folder; with several, the page lets one choose. '
                         'Default: lite')
     parser.add_argument('--device', help='default: cuda where there is one, else cpu')

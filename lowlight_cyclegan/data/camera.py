@@ -16,11 +16,11 @@ __all__ = ['KINDS', 'Camera']
 
 # How light is taken away, and how often.
 KINDS = {
-    'none': 0.25,  # as the photograph is
+    'none': 0.2,  # as the photograph is
     'even': 0.35,  # the same stops everywhere
     'field': 0.12,  # a smooth random field on top, and a lower contrast
     'ramp': 0.1,  # a linear ramp across the picture, in a random direction
-    'backlight': 0.18,  # what is dark gets darker, with soft or sharp edges
+    'backlight': 0.23,  # what is dark gets darker, with soft or sharp edges
 }
 
 
@@ -88,7 +88,7 @@ def _backlight(photos):
         radius = (2, 4, 8, 12)[int(torch.randint(4, ()))]
         radius = min(radius, min(picture.shape[2:]) - 1)
         around = _box(picture, radius)
-        threshold = around.flatten().quantile(0.3 + 0.5 * torch.rand(()).item())
+        threshold = around.flatten().quantile(0.3 + 0.65 * torch.rand(()).item())
         mask = torch.sigmoid((threshold - around) * 10**(0.8 + 1.5 * torch.rand(()).item()))
         if torch.rand(()) < 0.6:  # edges of the picture, as where a dark object ends
             mask = _guided(picture, mask, radius, 10**(2 * torch.rand(()).item() - 4)).clamp(0, 1)

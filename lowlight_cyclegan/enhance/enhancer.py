@@ -14,6 +14,7 @@ from typing import Any
 
 from lowlight_cyclegan.archs.precision import has_bf16
 from lowlight_cyclegan.archs.self_ensemble_arch import self_ensemble
+from lowlight_cyclegan.config import DEFAULT_MODEL
 from lowlight_cyclegan.messages import first_line, nearest
 from . import modes
 from .blend import blend
@@ -79,7 +80,7 @@ class Enhancer:
         self.source: str | None = None
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike = 'lite', options: str | dict | None = None,
+    def from_pretrained(cls, name_or_path: str | os.PathLike = DEFAULT_MODEL, options: str | dict | None = None,
                         hub: dict | None = None, **kwargs: Any) -> Enhancer:
         """Load weights, see :func:`~lowlight_cyclegan.enhance.pretrained.load_pretrained`.
 

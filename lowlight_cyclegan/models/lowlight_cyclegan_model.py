@@ -78,7 +78,9 @@ class LowLightCycleGANModel(LowLightModel):
         """
         net_g, net_f, net_d_a, net_d_b = self.networks.values()
         low, normal = self.lq, self.gt  # X and Y, (n, 3, h, w) in [-1, 1]
-        camera, translated = normal.tensor_split([round(self.camera_share * len(normal))])  # how they get dark
+        # How normal images get dark; the cycle takes as many low images as F translates.
+        camera, translated = normal.tensor_split([round(self.camera_share * len(normal))])
+        low = low[:len(translated)]
         same_low = same_normal = cycled_low = None
         losses = OrderedDict()
 
@@ -97,19 +99,20 @@ class LowLightCycleGANModel(LowLightModel):
             if len(camera):
                 way_back = torch.cat([self.camera((camera + 1) / 2)[0] * 2 - 1, at_least_fp32(way_back)])
             if self.cri_identity is not None:
-                fake_normal, same_normal = net_g(torch.cat([low, normal]), **self.g_options).chunk(2)
+                fake_normal, same_normal = net_g(torch.cat([low, normal]), **self.g_options).tensor_split([len(low)])
                 cycled_normal = net_g(way_back)
             elif self.g_options:
                 fake_normal, cycled_normal = net_g(low, **self.g_options), net_g(way_back)
             else:
-                fake_normal, cycled_normal = net_g(torch.cat([low, way_back])).chunk(2)
+                fake_normal, cycled_normal = net_g(torch.cat([low, way_back])).tensor_split([len(low)])
             if self.cycle_low_weight:
                 cycled_low = net_f(fake_normal)
-            logits_b, logits_a = bare_d_b(fake_normal), bare_d_a(fake_low) if len(translated) else None
+            if len(translated):
+                logits_b, logits_a = bare_d_b(fake_normal), bare_d_a(fake_low)
 
         # Losses of the generators.
-        losses['l_gan_g'] = self.cri_gan(at_least_fp32(logits_b), True)  # eq. 2: -ln D_B(G(x))
-        if logits_a is not None:
+        if len(translated):  # the camera may take all
+            losses['l_gan_g'] = self.cri_gan(at_least_fp32(logits_b), True)  # eq. 2: -ln D_B(G(x))
             losses['l_gan_f'] = self.cri_gan(at_least_fp32(logits_a), True)
         losses['l_cycle'] = self.cri_cycle(at_least_fp32(cycled_normal), normal)  # eq. 3: G(F(y)) and y, F(G(x)) and x
         if cycled_low is not None:
@@ -132,8 +135,8 @@ class LowLightCycleGANModel(LowLightModel):
 
         # Losses of the discriminators: half of eq. 2, on real images and a history of generated ones.
         self._set_requires_grad(('d_a', 'd_b'), True)
-        for name, net_d, real, fake in (('d_a', net_d_a, low, fake_low), ('d_b', net_d_b, normal, fake_normal)):
-            if not len(fake):  # the camera takes all
+        for name, net_d, real, fake in (('d_a', net_d_a, low, fake_low), ('d_b', net_d_b, translated, fake_normal)):
+            if not len(fake):
                 continue
             with self._autocast():
                 images = torch.cat([real, self.pools[name].query(fake.detach())])
@@ -143,9 +146,10 @@ class LowLightCycleGANModel(LowLightModel):
                 self.cri_gan(at_least_fp32(fake), False, is_disc=True))
 
         # Update the discriminators.
-        self.optimizer_d.zero_grad()
-        sum(losses[key] for key in ('l_d_a', 'l_d_b') if key in losses).backward()
-        self.optimizer_d.step()
+        if len(translated):
+            self.optimizer_d.zero_grad()
+            (losses['l_d_a'] + losses['l_d_b']).backward()
+            self.optimizer_d.step()
 
         cycled = cycled_normal if cycled_low is None else cycled_low
         self.visuals = OrderedDict(low=low, enhanced=fake_normal, normal=normal, cycled=cycled)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from lowlight_cyclegan.config import DEFAULT_MODEL
 from .formats import MAX_PIXELS
 from .journal import Journal, Settings, remove_leftovers
 from .pipeline import Pipeline
@@ -17,7 +18,7 @@ __all__ = ['enhance_photos']
 
 def enhance_photos(
         inputs: Iterable[str], output: str | None = None, suffix: str | None = None, format: str | None = None,
-        quality: int | None = None, overwrite: bool = False, max_pixels: int = MAX_PIXELS, model: str = 'lite',
+        quality: int | None = None, overwrite: bool = False, max_pixels: int = MAX_PIXELS, model: str = DEFAULT_MODEL,
         options: str | None = None, device: str | None = None, precision: str = 'auto', mode: str = 'auto',
         strength: float = 1.0, self_ensemble: bool = False, denoise: float = 0.0, as_json: bool = False) -> Report:
     """Enhance photos in files and folders, and say what became of them.
@@ -31,7 +32,7 @@ def enhance_photos(
         max_pixels: A larger photo is refused.
         model, options, device, precision, mode, self_ensemble, denoise: See
             :meth:`Enhancer.from_pretrained <lowlight_cyclegan.enhance.enhancer.Enhancer.from_pretrained>`.
-        strength: From 0 (the photo) to 1 (the network's picture).
+        strength: From 0 (the photo) to 1 (the network's picture); to 2 with the default model.
         as_json: Print the report in the place of lines.
 
     Raises:
@@ -53,6 +54,8 @@ def enhance_photos(
             enhancer = Enhancer.from_pretrained(
                 model, options, device=device or group.device(), precision=precision, mode=mode,
                 self_ensemble=self_ensemble, denoise=denoise)
+            if strength > enhancer.max_strength:
+                raise ValueError(f'strength {strength:g}: of {model} it is from 0 to {enhancer.max_strength:g}')
             settings = Settings(enhancer.fingerprint(), strength, mode, enhancer.precision, format, quality,
                                 self_ensemble, denoise)
             journals = {root: Journal(root, group.part) for root in report.roots}

@@ -55,8 +55,8 @@ def enhance_video(source: str, output: str, enhancer: Enhancer, strength: float 
     """
     av.logging.set_level(None)  # what matters is raised
     check_paths(source, output, overwrite)
-    if not 0 <= strength <= 1:
-        raise ValueError(f'strength is from 0 to 1, got {strength}')
+    if not 0 <= strength <= enhancer.max_strength:
+        raise ValueError(f'strength is from 0 to {enhancer.max_strength:g}, got {strength}')
     if not 0 <= smoothing < math.inf:
         raise ValueError(f'smoothing is a number of seconds from 0, got {smoothing}')
     codec = codec or default_codec(output)

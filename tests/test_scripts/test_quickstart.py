@@ -75,6 +75,8 @@ def test_data_depends_on_the_seed_alone(quickstart, data, tmp_path):
         assert same == (domain == 'normal')
 
 
-def test_fitted_gamma_is_found_again(quickstart):
-    normal = np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (1, 4, 3))
-    assert quickstart.fit_gamma([(quickstart.apply_gamma(normal, 1 / 0.4), normal)]) == pytest.approx(0.4, abs=0.011)
+def test_compared_are_the_rule_the_default_and_the_untrained(quickstart):
+    dark = np.full((40, 60, 3), 20, np.uint8)
+    for enhancer in quickstart.compared().values():
+        (bright,) = quickstart.enhance(enhancer, [dark])
+        assert bright.shape == dark.shape and bright.dtype == np.uint8 and bright.mean() > 40
