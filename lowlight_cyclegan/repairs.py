@@ -13,7 +13,6 @@ Repairs that only turn a crash into a run serve every model; those that change w
 """
 from __future__ import annotations
 
-import logging
 import os
 import random
 import shlex
@@ -235,13 +234,6 @@ def mend_training_scripts(ours: bool, used: dict[str, Any]) -> None:
             Resume(script)
         script.EnlargedSampler = EpochSampler if ours else EnlargedSampler
         script.copy_opt_file = partial(save_options, used) if ours else options.copy_opt_file
-    if ours and _not_said_of_ours not in (log := logging.getLogger('basicsr')).filters:
-        log.addFilter(_not_said_of_ours)
-
-
-def _not_said_of_ours(record: logging.LogRecord) -> bool:
-    """BasicSR warns of several validation datasets, which our models have no trouble with."""
-    return not str(record.msg).startswith('Multiple validation datasets')
 
 
 def save_options(used: dict[str, Any], opt_file: str, experiments_root: str) -> None:

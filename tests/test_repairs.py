@@ -1,4 +1,3 @@
-import logging
 import os
 import pytest
 import sys
@@ -152,16 +151,6 @@ def test_options_are_saved_as_they_are_used(parse, toy_run):
     assert 'phase' not in used['datasets']['train'] and 'models' not in used['path']
     again, _ = parse('-opt', str(folder / 'options_used.yml'))
     assert again == opt
-
-
-def test_several_validation_sets_are_no_reason_to_warn(parse, caplog):
-    parse()
-    parse()
-    logger = logging.getLogger('basicsr')
-    logger.warning('Multiple validation datasets are *only* supported by SRModel.')
-    logger.warning('something else')
-    assert [record.message for record in caplog.records] == ['something else']
-    assert len(logger.filters) == 1
 
 
 def test_other_models_keep_their_ways(parse, toy_run):

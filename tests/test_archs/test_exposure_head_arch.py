@@ -75,7 +75,7 @@ def test_tiles_give_the_same_picture(head, size, monkeypatch):
         whole = apply(head, x, curves)
         monkeypatch.setattr(head_module, 'TILE', 32)
         tiles = apply(head, x, curves)
-    assert torch.allclose(tiles, whole, atol=1e-6)
+    assert torch.allclose(tiles, whole, atol=1e-5)
 
 
 def test_curve_is_monotone_and_keeps_hues_where_it_should():

@@ -16,7 +16,7 @@ class TestFlags:
 
     def test_defaults_are_private(self):
         args = parse()
-        assert (args.host, args.port, args.model) == ('127.0.0.1', 7860, ['lite'])
+        assert (args.host, args.port, args.model) == ('127.0.0.1', 7860, ['everyday'])
         assert Limits(args.max_mb, args.max_megapixels, args.queue, args.rate, args.keep) == Limits()
 
     @pytest.mark.parametrize('flag, value', [

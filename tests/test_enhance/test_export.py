@@ -92,7 +92,7 @@ def test_command_says_what_fp16_saves_and_what_loads_the_file(tmp_path, monkeypa
     monkeypatch.setattr(export_module, 'export', fake)
     commands.main(['export', '--fp16'])
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line.startswith('lite-fp16.onnx: 0.93 MB (7% less than in full precision)')
+    assert line.startswith('everyday-fp16.onnx: 0.93 MB (7% less than in full precision)')
     assert line.endswith('onnxruntime 1.18 or newer')
 
 

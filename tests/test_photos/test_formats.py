@@ -23,7 +23,7 @@ CLEAR = np.dstack([COLOUR, RNG.integers(0, 256, (24, 32)).astype(np.uint8)])
 
 
 class Inverter:
-    precision, device = 'fp32', torch.device('cpu')
+    precision, device, max_strength = 'fp32', torch.device('cpu'), 1.0
 
     @classmethod
     def from_pretrained(cls, name, options=None, **kwargs):
@@ -171,11 +171,11 @@ def test_they_take_no_name_from_others(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['WEBP', 'PNG', 'GIF', 'AVIF'])
-def test_animations_are_sent_nowhere(kind):
+def test_animations_are_for_video(kind):
     file = io.BytesIO()
     frames = [Image.fromarray(np.roll(COLOUR, i, axis=0)) for i in range(3)]
     frames[0].save(file, kind, save_all=True, append_images=frames[1:])
-    with pytest.raises(ImageError, match='^a: is animated, 3 frames: only single pictures are enhanced$'):
+    with pytest.raises(ImageError, match='^a: is animated, 3 frames: only single pictures are enhanced; lowlight-cyclegan video takes it$'):
         decode_image(file.getvalue(), 'a')
 
 

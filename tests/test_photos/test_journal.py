@@ -20,7 +20,7 @@ from lowlight_cyclegan.enhance.enhancer import Result
 
 
 class Inverter:
-    device = torch.device('cpu')
+    device, max_strength = torch.device('cpu'), 1.0
 
     def enhance_with_report(self, image, strength=1.0, mode=None):
         return Result(np.iinfo(image.dtype).max - image, 'direct', '')

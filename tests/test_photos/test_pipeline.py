@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 class Inverter:
     """An enhancer that needs no weights; what its class attribute names by a photo's first pixel happens to it."""
-    precision, device, troubles, delay = 'fp32', torch.device('cpu'), {}, 0.0
+    precision, device, troubles, delay, max_strength = 'fp32', torch.device('cpu'), {}, 0.0, 1.0
 
     def __init__(self, name='lite'):
         self.name = name

@@ -134,7 +134,7 @@ def jitter(path, cut=None):
 class Mirror:
     """Enhances nothing."""
     network, device, mode, precision = torch.nn.Identity(), torch.device('cpu'), 'auto', 'fp32'
-    self_ensemble, denoise = False, 0.0
+    self_ensemble, denoise, max_strength = False, 0.0, 1.0
 
     def fingerprint(self):
         return 'mirror'
