@@ -175,7 +175,7 @@ def test_animations_are_for_video(kind):
     file = io.BytesIO()
     frames = [Image.fromarray(np.roll(COLOUR, i, axis=0)) for i in range(3)]
     frames[0].save(file, kind, save_all=True, append_images=frames[1:])
-    with pytest.raises(ImageError, match='^a: is animated, 3 frames: only single pictures are enhanced; lowlight-cyclegan video takes it$'):
+    with pytest.raises(ImageError, match='^a: is animated, 3 frames: only .* lowlight-cyclegan video takes it$'):
         decode_image(file.getvalue(), 'a')
 
 

@@ -345,7 +345,7 @@ def test_refusals(tmp_path, monkeypatch, capsys, arguments, line):
 
 
 @pytest.mark.parametrize('arguments', [
-    ['--strength', '1.5'], ['--strength', 'nan'], ['--quality', '0'], ['--quality', '9.5'], ['--format', 'gif'],
+    ['--strength', '2.5'], ['--strength', 'nan'], ['--quality', '0'], ['--quality', '9.5'], ['--format', 'gif'],
     ['--mode', 'fast'], ['--suffix', 'a/b'], ['--output', ''], ['--max-megapixels', '0']])
 def test_wrong_arguments(capsys, arguments):
     assert enhance('a.png', *arguments) == 2
@@ -353,6 +353,13 @@ def test_wrong_arguments(capsys, arguments):
 
 
 @pytest.mark.parametrize('name,line', [('nowhere', 'no such file'), ('', 'no such file')])
+def test_strength_beyond_what_a_model_takes(tmp_path, capsys):
+    write_photos(tmp_path, 'a.png')
+    assert enhance(tmp_path / 'a.png', '--strength', '1.5') == 1
+    assert 'strength 1.5: of everyday it is from 0 to 1' in capsys.readouterr().err
+    assert files(tmp_path) == ['a.png']
+
+
 def test_unknown_model_with_the_real_lite(tmp_path, capsys, name, line):
     write_photos(tmp_path, 'a.png')
     assert enhance(tmp_path / 'a.png', '--model', tmp_path / name / 'x.safetensors') == 1
@@ -493,9 +500,9 @@ def test_interrupted(tmp_path):
     assert report(out)['counts'] == {'skipped': counts['ok'], 'ok': counts['pending']}
 
 
-def test_files_are_what_the_real_lite_makes_of_their_pixels(tmp_path, capsys):
+def test_files_are_what_the_real_model_makes_of_their_pixels(tmp_path, capsys):
     from lowlight_cyclegan import Enhancer
-    enhancer = Enhancer.from_pretrained('lite')
+    enhancer = Enhancer.from_pretrained()
     rng = np.random.default_rng(0)
     for name, shape, depth in (('a.png', (40, 33, 3), 8), ('b.png', (40, 33, 4), 8), ('c.png', (40, 33), 8),
                                ('d.png', (40, 33), 16), ('e.tif', (40, 33, 3), 16), ('f.tif', (40, 33, 4), 16)):
