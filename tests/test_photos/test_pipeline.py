@@ -352,7 +352,6 @@ def test_wrong_arguments(capsys, arguments):
     assert f'argument {arguments[0]}' in capsys.readouterr().err.replace('-o/--', '--')
 
 
-@pytest.mark.parametrize('name,line', [('nowhere', 'no such file'), ('', 'no such file')])
 def test_strength_beyond_what_a_model_takes(tmp_path, capsys):
     write_photos(tmp_path, 'a.png')
     assert enhance(tmp_path / 'a.png', '--strength', '1.5') == 1
@@ -360,6 +359,7 @@ def test_strength_beyond_what_a_model_takes(tmp_path, capsys):
     assert files(tmp_path) == ['a.png']
 
 
+@pytest.mark.parametrize('name,line', [('nowhere', 'no such file'), ('', 'no such file')])
 def test_unknown_model_with_the_real_lite(tmp_path, capsys, name, line):
     write_photos(tmp_path, 'a.png')
     assert enhance(tmp_path / 'a.png', '--model', tmp_path / name / 'x.safetensors') == 1
