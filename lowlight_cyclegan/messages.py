@@ -50,8 +50,11 @@ def explain(error: BaseException) -> str:
 def explain_run(error: BaseException) -> str | None:
     """The line for a user whose training or test ended with this exception; None where it is a fault of the code.
 
-    A data loader worker or another process that is lost reaches us as RuntimeError.
+    A data loader worker or another process that is lost reaches us as RuntimeError, or by its broken connection.
     """
+    if isinstance(error, (ConnectionError, EOFError)):
+        return (f'A DataLoader worker was lost ({first_line(error)}). If memory ran out, lower num_worker_per_gpu. '
+                'Continue with --auto_resume.')
     if isinstance(error, ModuleNotFoundError) and error.name == 'basicsr':
         return 'this needs BasicSR, which is not installed: scripts/README.md says how, on any Python from 3.10 on'
     if isinstance(error, OSError) and error.filename is not None:

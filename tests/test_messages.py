@@ -49,3 +49,9 @@ def test_explanations():
     assert messages.explain_run(RuntimeError('shapes')) is None and messages.explain_run(KeyError('x')) is None
     assert messages.explain_run(ValueError('a\nb')) == 'a\nb'
     assert messages.explain(FileNotFoundError(2, 'No such file', 'x.yml')) == 'x.yml: No such file'
+
+
+@pytest.mark.parametrize('error', [ConnectionResetError(104, 'Connection reset by peer'), EOFError()])
+def test_a_worker_lost_in_the_middle_of_a_message(error):
+    line = messages.explain_run(error)
+    assert line.startswith('A DataLoader worker was lost') and line.endswith('Continue with --auto_resume.')
