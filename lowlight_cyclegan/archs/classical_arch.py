@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .baseline_arch import Baseline
+from .srgb import from_linear, to_linear
 
 __all__ = ['CLAHE', 'ExposureGain', 'ExposureGainFusion', 'GammaCurve', 'LIME']
 
@@ -112,10 +113,10 @@ class ExposureGain(Baseline):
 
     def enhance(self, x):
         """(n, 3, h, w) in [0, 1] -> the same shape and range."""
-        light = _to_linear(x)
+        light = to_linear(x)
         for image in light:
             image.mul_(2**self.stops(image)).clamp_(max=1)
-        return _to_srgb(light)
+        return from_linear(light)
 
     def stops(self, light):
         """Logarithm to base 2 of the factor for an image in linear light, of any shape."""
@@ -123,7 +124,7 @@ class ExposureGain(Baseline):
         low, high = 0., 9.
         for _ in range(20):
             middle = (low + high) / 2
-            mean = (_to_srgb((values * 2**middle).clamp(max=1)) * counts).sum() / counts.sum()
+            mean = (from_linear((values * 2**middle).clamp(max=1)) * counts).sum() / counts.sum()
             low, high = (middle, high) if mean < self.target else (low, middle)
         return low
 
@@ -144,12 +145,3 @@ class ExposureGainFusion(ExposureGain):
         merge = cv2.createMergeMertens()
         fused = np.stack([merge.process([a, b]) for a, b in zip(dark, bright)])
         return torch.from_numpy(fused).permute(0, 3, 1, 2).flip(1).to(x).clamp(0, 1)
-
-
-def _to_linear(x):
-    # IEC 61966-2-1
-    return torch.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055)**2.4)
-
-
-def _to_srgb(x):
-    return torch.where(x <= 0.0031308, 12.92 * x, 1.055 * x.clamp(min=0.0031308)**(1 / 2.4) - 0.055)

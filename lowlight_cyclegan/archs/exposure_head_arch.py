@@ -19,23 +19,15 @@ from torch import nn
 from torch.nn import functional as F
 from typing import NamedTuple
 
-__all__ = ['ExposureCurves', 'ExposureHead', 'exposure_gain', 'from_linear', 'to_linear']
+from .srgb import from_linear, to_linear
+
+__all__ = ['ExposureCurves', 'ExposureHead', 'exposure_gain']
 
 THUMBNAIL = 64  # height and width of what the prediction looks at
 DARKEST = 1 / 255  # keeps logarithms of brightness finite
 LEVELS = 5.545  # log((1 + DARKEST) / DARKEST), the range of these logarithms
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
 TILE = 512  # side of what is computed at a time where no gradients are needed
-
-
-def to_linear(x):
-    """sRGB in [0, 1] to linear light in [0, 1] (IEC 61966-2-1), for tensors of any shape."""
-    return torch.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055)**2.4)
-
-
-def from_linear(x):
-    """Linear light in [0, 1] to sRGB in [0, 1] (IEC 61966-2-1), for tensors of any shape."""
-    return torch.where(x <= 0.0031308, x * 12.92, 1.055 * x.clamp_min(0.0031308)**(1 / 2.4) - 0.055)
 
 
 def exposure_gain(x, target=0.45):
@@ -58,10 +50,10 @@ def exposure_gain(x, target=0.45):
     return low
 
 
-def brightness_statistics(x):
+def brightness_statistics(x, gain):
     """How bright a picture is, in stops: (n, 3, h, w) in [0, 1], sRGB -> (n, 13), each around [-1, 1].
 
-    Quantiles of the brightest channel's linear light, stops of the exposure gain, mean and deviation of the luminance.
+    Quantiles of the brightest channel's linear light, its :func:`exposure_gain`, mean and deviation of the luminance.
     """
     light = to_linear(x)
     ordered = light.amax(1).flatten(1).clamp_min(1e-5).log2().sort(1)[0]
@@ -69,8 +61,7 @@ def brightness_statistics(x):
     quantiles = torch.stack([ordered[:, int(share * last)] for share in QUANTILES], dim=1)
     luminance = light.mean(1).flatten(1).clamp_min(1e-5).log2()
     mean, deviation = luminance.mean(1, keepdim=True), luminance.std(1, keepdim=True)
-    gain = exposure_gain(x).flatten(1)
-    return torch.cat([quantiles / 4 + 1, gain / 4 - 1, mean / 4 + 1, deviation / 2 - 0.5], dim=1)
+    return torch.cat([quantiles / 4 + 1, gain.flatten(1) / 4 - 1, mean / 4 + 1, deviation / 2 - 0.5], dim=1)
 
 
 class ExposureCurves(NamedTuple):
@@ -142,7 +133,8 @@ class ExposureHead(nn.Module):
             exposed = from_linear((to_linear(thumbnail) * torch.exp2(gain)).clamp(0, 1))
             logarithm = (thumbnail + DARKEST).log() / 2.7 + 1
             planes = (gain / 4.5 - 1).expand(-1, 1, *thumbnail.shape[2:])
-            return gain, brightness_statistics(thumbnail), torch.cat([exposed * 2 - 1, logarithm, planes], dim=1)
+            seen = torch.cat([exposed * 2 - 1, logarithm, planes], dim=1)
+            return gain, brightness_statistics(thumbnail, gain), seen
 
     def predict(self, gain, statistics, features):
         """The thumbnail's gain and statistics, and its features, (n, channels, h, w) -> :class:`ExposureCurves`."""

@@ -10,7 +10,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from lowlight_cyclegan.archs.exposure_head_arch import from_linear, to_linear
+from lowlight_cyclegan.archs.srgb import from_linear, to_linear
 
 __all__ = ['KINDS', 'Camera']
 

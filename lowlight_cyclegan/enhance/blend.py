@@ -1,11 +1,10 @@
-"""Blends a picture with its enhanced one, in linear light.
-
-Reference: IEC 61966-2-1 (sRGB).
-"""
+"""Blends a picture with its enhanced one, in linear light."""
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from lowlight_cyclegan.archs.srgb import from_linear, to_linear
 
 __all__ = ['blend']
 
@@ -21,11 +20,5 @@ def blend(low: Tensor, enhanced: Tensor, strength: float, out: Tensor | None = N
         return enhanced if strength else low
     out = torch.empty_like(enhanced) if out is None else out
     for x, y, rows in zip(*(picture.split(ROWS, -2) for picture in (low, enhanced, out))):
-        light = torch.lerp(_to_linear(x), _to_linear(y), float(strength))
-        bright = 1.055 * light.clamp_min(0.0031308)**(1 / 2.4) - 0.055
-        rows.copy_(torch.where(light <= 0.0031308, light * 12.92, bright))
+        rows.copy_(from_linear(torch.lerp(to_linear(x), to_linear(y), float(strength))))
     return out
-
-
-def _to_linear(x: Tensor) -> Tensor:
-    return torch.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055)**2.4)

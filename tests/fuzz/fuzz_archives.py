@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import struct
+import tempfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -14,7 +15,8 @@ from fuzz import Kind
 from mutators import NUMBERS, mutate_bytes
 from toys import write_pictures
 
-NAMES = ('our485/low/0.png', '../../evil.png', '/tmp/evil.png', 'our485/low/0.PNG', 'OUR485/LOW/0.png',
+OUTSIDE = Path(tempfile.gettempdir()) / 'evil.png'
+NAMES = ('our485/low/0.png', '../../evil.png', str(OUTSIDE), 'our485/low/0.PNG', 'OUR485/LOW/0.png',
          'our485\\low\\9.png', 'our485/low/', 'our485/high/é.png', 'our485/low/0.png\n', '', '.',
          'our485/low/' + 'n' * 300 + '.png', 'our485/low/a:b.png',
          'our485/low/CON.png', 'our485/low/sub/0.png', 'eval15/low/0.jpg', '__MACOSX/0.png')
@@ -47,7 +49,7 @@ class Archives(Kind):
             return 'fails and leaves a dataset'
         if not code and not Path('out/LOL/manifest.json').exists():
             return 'done without a dataset'
-        if list(Path('..').glob('evil*')) or Path('/tmp/evil.png').exists():
+        if list(Path('..').glob('evil*')) or OUTSIDE.exists():
             return 'writes outside of its folder'
         if code and 'case' not in output:
             return 'a refusal that does not name the file'

@@ -3,8 +3,8 @@ import torch
 
 from lowlight_cyclegan.archs import EMAResNetGenerator
 from lowlight_cyclegan.archs import exposure_head_arch as head_module
-from lowlight_cyclegan.archs.exposure_head_arch import (ExposureHead, area_weights, exposure_gain, from_linear,
-                                                        spline_weights, to_linear)
+from lowlight_cyclegan.archs.exposure_head_arch import ExposureHead, area_weights, exposure_gain, spline_weights
+from lowlight_cyclegan.archs.srgb import from_linear, to_linear
 
 
 @pytest.fixture

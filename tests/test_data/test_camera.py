@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lowlight_cyclegan.archs.exposure_head_arch import to_linear
+from lowlight_cyclegan.archs.srgb import to_linear
 from lowlight_cyclegan.data.camera import KINDS, Camera
 
 
