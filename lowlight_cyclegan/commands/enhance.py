@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument('--options', metavar='FILE.yml', help='option file of weights that do not say what they hold')
     network.add_argument('--strength', type=number(0, 2), default=1.0, metavar='0-2',
                          help='0 leaves the photo, 1 is the network, more exaggerates. Default: %(default)s')
-    network.add_argument('--mode', choices=['auto', 'direct', 'guided'], default='auto',
-                         help='of large photos, but for everyday: in one piece, or the effect of a reduced copy. '
-                         'Default: by size and memory')
+    network.add_argument('--mode', choices=['auto', 'direct', 'exact', 'guided'], default='auto',
+                         help='of large photos: in one piece, in tiles with the same result, or the effect of a '
+                         'reduced copy. Default: by size and memory')
     network.add_argument('--self-ensemble', action='store_true',
                          help='mean over the four flips of a photo: a little better, four times slower')
     network.add_argument('--denoise', type=strength, default=0.0, metavar='0-1',

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--model', default=DEFAULT_MODEL, metavar='NAME|FILE', help='weights. Default: %(default)s')
     parser.add_argument('--options', metavar='FILE.yml', help='option file of weights that do not say what they hold')
     parser.add_argument('--strength', type=float, default=1.0, metavar='0..2', help='0 leaves the video. Default: 1')
-    parser.add_argument('--mode', choices=['auto', 'direct', 'guided'], default='auto',
+    parser.add_argument('--mode', choices=['auto', 'direct', 'exact', 'guided'], default='auto',
                         help='of the frames, as of photos. Default: guided above 600 pixels of the longer side, '
                         'else direct')
     parser.add_argument('--smoothing', type=float, default=1.0, metavar='SECONDS',

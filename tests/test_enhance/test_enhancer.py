@@ -167,7 +167,7 @@ print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))"""
     assert taken < 5 * 4 * 3 * 3000 * 4000
 
 
-@pytest.mark.parametrize('mode', ['direct', 'guided'])
+@pytest.mark.parametrize('mode', ['direct', 'exact', 'guided'])
 def test_self_ensemble_is_the_mean_over_flips(mode):
     """Of what the same enhancer makes without it, in every mode; strength blends the mean."""
     torch.manual_seed(0)
@@ -257,7 +257,7 @@ def test_a_network_that_takes_any_size_runs_in_one_piece_with_the_strength(optio
         enhancer.enhance(image, 2.5)
 
 
-@pytest.mark.parametrize('mode', ['direct', 'guided'])
+@pytest.mark.parametrize('mode', ['direct', 'exact', 'guided'])
 def test_what_is_predicted_can_be_adapted_in_every_mode(mode):
     torch.manual_seed(0)
     network = EMAResNetGenerator(num_feat=8, num_block=1, ema_factor=4, head='gain')
@@ -288,7 +288,7 @@ def test_threads_share_an_enhancer(flips):
 
 def test_auto_counts_what_self_ensemble_and_denoise_hold():
     network, image = EMAResNetGenerator(num_feat=8, num_block=1, ema_factor=4), torch.rand(3, 64, 700) / 4
-    budget = memory_needed(64, 700, net=network) + 12 * 64 * 700 * 2
+    budget = memory_needed('direct', 64, 700, net=network) + 12 * 64 * 700 * 2
     modes = [Enhancer(network, 'cpu', max_memory=budget, self_ensemble=flips, denoise=denoise)
              .enhance_with_report(image).mode for flips, denoise in ((True, 0), (False, 0.5), (True, 0.5))]
     assert modes[:2] == ['direct', 'direct'] and modes[2] != 'direct'
