@@ -1,7 +1,9 @@
 """Reading what people download: a folder or a zip archive, the latter not to be trusted with sizes."""
 from __future__ import annotations
 
+import lzma
 import os
+import struct
 import zipfile
 import zlib
 from os import path as osp
@@ -15,6 +17,9 @@ MAX_FILES = 200_000
 MAX_BYTES = 64 << 30  # unpacked; the largest of the datasets has a few GB
 MAX_RATIO = 100  # unpacked over packed; pictures hardly shrink
 RATIO_FROM = 1 << 20  # a small file may shrink as it likes
+# What zipfile raises of damaged archives; a RuntimeError is an entry that it cannot read: of a later version of the
+# format (NotImplementedError), or encrypted.
+DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError, RuntimeError)
 
 
 class FolderSource:
@@ -59,9 +64,10 @@ class ZipSource:
         self.path = path
         try:
             self.zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
+        except DAMAGED as error:
             raise ValueError(f'{path}: is not a complete zip archive ({error}): download it again') from None
-        entries = [entry for entry in self.zip.infolist() if not entry.is_dir()]
+        # (An entry without a name is no file, and is_dir does not take it.)
+        entries = [entry for entry in self.zip.infolist() if entry.filename and not entry.is_dir()]
         self._check(entries)
         self.files = sorted(e.filename for e in entries if not _is_hidden(e.filename))
 
@@ -84,7 +90,7 @@ class ZipSource:
         """Bytes of an entry, never more than it declares; ValueError says why there are none."""
         try:
             return self.zip.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+        except DAMAGED as error:
             raise ValueError(f'damaged in the archive ({error})') from None
 
 

@@ -70,3 +70,43 @@ def test_damaged_entries_are_named(tmp_path):
     path.write_bytes(path.read_bytes().replace(b'abcd', b'abcx'))
     with pytest.raises(ValueError, match='damaged in the archive'):
         open_source(str(path)).read('1.png')
+
+
+@pytest.mark.parametrize('offset, value', [(6, 255), (10, 99), (46, 0)])
+def test_damaged_directories_are_one_line(tmp_path, refusal, offset, value):
+    """A version of the format that is not there yet, an unknown compression, an empty name."""
+    path = tmp_path / 'x.zip'
+    make_zip(path, [('1.png', 'abc' * 100), ('2.png', 'abc' * 100)])
+    content = bytearray(path.read_bytes())
+    at = content.index(b'PK\x01\x02') + offset
+    content[at:at + 2] = value.to_bytes(2, 'little')
+    path.write_bytes(content)
+    try:
+        source = open_source(str(path))
+    except ValueError as error:
+        assert str(path) in str(error)
+        return
+    assert '2.png' in source.files
+    for name in source.files:
+        try:
+            source.read(name)
+        except ValueError as error:
+            assert 'damaged in the archive' in str(error)
+
+
+@pytest.mark.parametrize('method', [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_content_that_does_not_unpack_is_named(tmp_path, method):
+    """Whatever the compression: each has an error of its own."""
+    path, text = tmp_path / 'x.zip', bytes(range(256)) * 4
+    with zipfile.ZipFile(path, 'w', method) as z:
+        z.writestr('1.png', text)
+    whole = path.read_bytes()
+    refused, begin, end = 0, 35, whole.index(b'PK\x01\x02')
+    for at in range(begin, end, 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55] * 2) + whole[at + 2:])
+        try:
+            assert open_source(str(path)).read('1.png') == text  # as behind the end of what LZMA packed
+        except ValueError as error:
+            assert 'damaged in the archive' in str(error)
+            refused += 1
+    assert refused > 10
