@@ -16,7 +16,7 @@ def read_weights(path, param_key):
         dict[str, Tensor]: On the CPU, without the ``module.`` of parallel runs.
 
     Raises:
-        ValueError: The file cannot be read, or has no such entry.
+        ValueError: The file cannot be read, has no such entry, or that holds something else than weights.
     """
     try:
         if path.endswith('.safetensors'):
@@ -33,6 +33,12 @@ def read_weights(path, param_key):
         if found is None:
             raise ValueError(f'{path}: has no entry {param_key!r}; it holds {", ".join(map(str, list(state)[:5]))}')
         param_key, state = found, state[found]
+    where = f'{path}: the entry {param_key!r}' if param_key else f'{path}:'
+    if not isinstance(state, dict):
+        raise ValueError(f'{where} holds no weights but {type(state).__name__}')
+    for key, value in state.items():
+        if not isinstance(key, str) or not _is_plain_tensor(value):
+            raise ValueError(f'{where} holds no weights under {key!r} but {_kind(value)}')
     get_root_logger().info(f'Loading {path}' + (f', entry {param_key}.' if param_key else '.'))
     return {key.removeprefix('module.'): value for key, value in state.items()}
 
@@ -84,6 +90,16 @@ def fix_parameters(net, name, prefixes):
             raise ValueError(f'train: fixed_{name}: no parameter of network_{name} begins with {prefix!r}.')
         for parameter in parameters:
             parameter.requires_grad_(False)
+
+
+def _is_plain_tensor(value):
+    return (isinstance(value, torch.Tensor) and value.layout == torch.strided
+            and not (value.is_quantized or value.is_meta or value.is_complex()))
+
+
+def _kind(value):
+    return f'a tensor of {value.dtype} ({value.layout}, {value.device})' if isinstance(value, torch.Tensor) \
+        else type(value).__name__
 
 
 def _first_line(error):

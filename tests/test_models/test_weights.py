@@ -39,3 +39,18 @@ def test_what_does_not_fit_is_left_out_and_named(tmp_path, log):
     assert '3 weights are not there: 0.bias, 1.bias, 1.weight' in log.text
     with pytest.raises(ValueError, match='x.pth: does not fit Sequential .*0.bias'):
         load_weights(net, str(tmp_path / 'x.pth'), 'params', strict=True)
+
+
+@pytest.mark.parametrize('state, said', [
+    (None, "the entry 'params' holds no weights but NoneType"), (3, 'but int'),
+    ({'a': [1.0]}, "no weights under 'a' but list"), ({1: torch.ones(1)}, 'no weights under 1 but a tensor'),
+    ({'a': torch.ones(2, 2).to_sparse()}, 'torch.sparse_coo'), ({'a': torch.ones(1, device='meta')}, 'meta'),
+    ({'a': torch.ones(1, dtype=torch.complex64)}, 'torch.complex64'),
+    ({'a': torch.quantize_per_tensor(torch.ones(1), 0.1, 0, torch.qint8)}, 'torch.qint8'),
+])
+def test_entries_that_are_no_weights_are_named(state, said, tmp_path):
+    torch.save({'params': state}, tmp_path / 'x.pth')
+    for strict in (True, False):
+        with pytest.raises(ValueError, match='x.pth: the entry') as refused:
+            load_weights(nn.Linear(1, 1), str(tmp_path / 'x.pth'), 'params', strict)
+        assert said in str(refused.value)
