@@ -62,7 +62,7 @@ def enhance_photos(
             for journal in journals.values():
                 stack.callback(journal.close)
             remove_leftovers(target for job in mine if job.root and journals[job.root].locked
-                             for target in (job.target, job.transparent_target) if target)
+                             for target in (job.target, job.other_target) if target)
             screen.begin(report, len(mine))
             stack.callback(screen.end)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 __all__ = [
-    'FORMATS', 'MAX_PIXELS', 'OPAQUE', 'QUALITY', 'RAW', 'SUFFIXES', 'WRITTEN', 'ImageError', 'Photo', 'default_suffix',
-    'fitting_profile', 'is_other_picture', 'is_transparent', 'shown'
+    'FORMATS', 'LIMITED', 'MAX_PIXELS', 'OPAQUE', 'QUALITY', 'RAW', 'SUFFIXES', 'WRITTEN', 'ImageError', 'Photo',
+    'default_suffix', 'fitting_profile', 'is_other_picture', 'is_transparent', 'shown', 'unfit'
 ]
 
 MAX_PIXELS = 200_000_000  # the largest cameras of phones have 16320x12240
@@ -24,6 +24,8 @@ HEIF = ('.heic', '.heif', '.hif')
 RAW = ('.3fr', '.arw', '.cr2', '.cr3', '.crw', '.dng', '.erf', '.iiq', '.kdc', '.mef', '.mos', '.mrw', '.nef', '.nrw',
        '.orf', '.pef', '.raf', '.raw', '.rw2', '.rwl', '.sr2', '.srf', '.srw', '.x3f')
 OPAQUE = ('JPEG', 'BMP')  # hold no transparency
+LONGEST = {'JPEG': 65500, 'WEBP': 16383}  # pixels of a side
+LIMITED = {*OPAQUE, *LONGEST}  # formats that do not hold every photo
 LOSSY = (*HEIF, *RAW, '.avif', '.mpo')  # that become JPEG
 SUFFIXES = {*WRITTEN, *LOSSY, '.gif', '.apng', '.dib', '.jp2', '.j2k', '.j2c', '.jpc', '.jpf', '.jpx', '.pbm', '.pgm',
             '.ppm', '.pnm', '.qoi'}  # taken for photos in a folder
@@ -85,12 +87,22 @@ def shown(path: str | os.PathLike) -> str:
 
 def default_suffix(path: str | os.PathLike, photo: Photo | None = None) -> str:
     """Suffix of the file that a photo becomes: its own if that is written, JPEG for HEIC, AVIF and RAW, else PNG; and
-    PNG where the photo is transparent and that format is not (a PNG that is named .jpg, say)."""
+    PNG where that format does not hold the photo (a transparent PNG that is named .jpg, say)."""
     suffix = Path(path).suffix
     if suffix.lower() not in WRITTEN:
         suffix = '.jpg' if suffix.lower() in LOSSY else '.png'
-    opaque = WRITTEN[suffix.lower()] in OPAQUE
-    return '.png' if opaque and photo is not None and is_transparent(photo.pixels) else suffix
+    return '.png' if photo is not None and unfit(WRITTEN[suffix.lower()], photo.pixels) else suffix
+
+
+def unfit(kind: str, pixels: np.ndarray) -> str | None:
+    """Why a format (a value of ``FORMATS``) does not hold pixels of a :class:`Photo`, in words; None if it does."""
+    if kind in OPAQUE and is_transparent(pixels):
+        return f'{kind} holds no transparency, which the photo has: write PNG, WebP or TIFF'
+    longest = LONGEST.get(kind)
+    if longest and max(pixels.shape[:2]) > longest:
+        return (f'{kind} holds at most {longest} pixels a side, and the photo has {pixels.shape[1]}x{pixels.shape[0]}: '
+                'write PNG or TIFF')
+    return None
 
 
 def is_transparent(pixels: np.ndarray) -> bool:

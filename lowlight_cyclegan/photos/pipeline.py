@@ -18,7 +18,7 @@ import numpy as np
 from lowlight_cyclegan.files import file_sha256
 from lowlight_cyclegan.messages import first_line, is_out_of_memory
 from .color import for_network, from_network
-from .formats import MAX_PIXELS, ImageError, Photo, is_transparent, shown
+from .formats import MAX_PIXELS, WRITTEN, ImageError, Photo, shown, unfit
 from .journal import Journal, Settings
 from .plan import Job
 from .read import decode_image, read_bytes
@@ -183,8 +183,11 @@ class Pipeline:
         if state == 'finished':
             return job.target
         photo = decode_image(data, job.source, self.max_pixels)
-        if job.transparent_target and is_transparent(photo.pixels):
-            job = replace(job, target=job.transparent_target)
+        reason = unfit(WRITTEN[job.target.suffix.lower()], photo.pixels)
+        if reason:
+            if not job.other_target:
+                raise ImageError(job.target, reason)
+            job = replace(job, target=job.other_target)
             state = self._state(job, source_hash)
             if state == 'finished':
                 return job.target

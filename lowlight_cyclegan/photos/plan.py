@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .formats import FORMATS, OPAQUE, SUFFIXES, WRITTEN, default_suffix, is_other_picture, shown
+from .formats import FORMATS, LIMITED, SUFFIXES, WRITTEN, default_suffix, is_other_picture, shown
 from .journal import is_journal
 
 __all__ = ['Job', 'find_photos', 'plan']
@@ -24,14 +24,14 @@ class Job:
         target: Where it goes.
         root: Output folder, with the journal, that the target lies in; None for single files.
         problem: Why it cannot be done, where that is known before.
-        transparent_target: Where it goes if it turns out to be transparent, which the target's format does not hold.
+        other_target: Where it goes if the target's format turns out not to hold it: it is transparent, or too large.
         left_out: It is a picture of a kind that is not read: the report names it.
     """
     source: Path
     target: Path
     root: Path | None = None
     problem: str = ''
-    transparent_target: Path | None = None
+    other_target: Path | None = None
     left_out: bool = False
 
 
@@ -118,7 +118,7 @@ def plan(inputs: Iterable[str], output: str | None = None, suffix: str | None = 
     if not jobs:
         others = f'; {len(left_out)} pictures of other kinds, {shown(left_out[0].source)} first' if left_out else ''
         raise ValueError(f'{", ".join(map(shown, paths))}: no photos there ({" ".join(sorted(SUFFIXES))}){others}')
-    return (jobs if format else _with_transparent_targets(jobs)) + left_out
+    return (jobs if format else _with_other_targets(jobs)) + left_out
 
 
 def _names_a_photo(output: str, format: str | None) -> bool:
@@ -183,17 +183,18 @@ def _without_clashes(jobs: list[Job]) -> list[Job]:
     return result
 
 
-def _with_transparent_targets(jobs: list[Job]) -> list[Job]:
-    """Give each job whose target is of a format without transparency another, a PNG, that is nobody's else."""
+def _with_other_targets(jobs: list[Job]) -> list[Job]:
+    """Give each job whose target is of a format that does not hold every photo another, a PNG, that is nobody's
+    else."""
     taken = {os.path.abspath(job.target) for job in jobs} | {os.path.realpath(job.source) for job in jobs}
     result = []
     for job in jobs:
-        if WRITTEN.get(job.target.suffix.lower()) in OPAQUE:
+        if WRITTEN.get(job.target.suffix.lower()) in LIMITED:
             for stem in (job.target.stem, f'{job.target.stem}_{job.source.suffix[1:]}'):
                 path = job.target.with_name(f'{stem}.png')
                 if not {os.path.abspath(path), os.path.realpath(path)} & taken:
                     taken.add(os.path.abspath(path))
-                    job = replace(job, transparent_target=path)
+                    job = replace(job, other_target=path)
                     break
         result.append(job)
     return result

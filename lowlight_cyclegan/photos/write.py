@@ -12,7 +12,7 @@ from typing import Any
 
 from lowlight_cyclegan.files import atomic_write
 from .exif import tiff_directory
-from .formats import FORMATS, OPAQUE, QUALITY, WRITTEN, ImageError, Photo, fitting_profile, is_transparent
+from .formats import FORMATS, OPAQUE, QUALITY, WRITTEN, ImageError, Photo, fitting_profile, unfit
 from .png import encode_16_bit, kept_chunks
 
 __all__ = ['encode_image', 'write_bytes', 'write_image']
@@ -63,9 +63,10 @@ def encode_image(
     if kind is None:
         raise ImageError(name, f'is no name or format to write ({", ".join(FORMATS)})')
     pixels = photo.pixels
+    reason = unfit(kind, pixels)
+    if reason:
+        raise ImageError(name, reason)
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4) and kind in OPAQUE:
-        if is_transparent(pixels):
-            raise ImageError(name, f'{kind} holds no transparency, which the photo has: write PNG, WebP or TIFF')
         pixels = pixels[..., :-1].squeeze(-1) if pixels.shape[2] == 2 else pixels[..., :3]
     if kind not in ('PNG', 'TIFF') and pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -114,6 +114,43 @@ def test_a_transparent_photo_never_replaces_an_input_or_a_stranger(tmp_path, cap
     assert 'a_enhanced.png exists already; --overwrite replaces it' in capsys.readouterr().err
 
 
+# Sizes that not every format holds
+
+@pytest.mark.parametrize('suffix, longest', [('.webp', 16383), ('.jpg', 65500)])
+def test_a_photo_too_long_for_its_format(suffix, longest, tmp_path, capsys, monkeypatch):
+    """Under a name that it was not asked for it becomes a PNG; else one line is said before the network runs."""
+    long = np.full((2, longest + 1, 3), 40, np.uint8)
+    write_as(tmp_path / f'a{suffix}', 'png', long)
+    assert enhance(tmp_path / f'a{suffix}') == 0 and names(tmp_path) == [f'a{suffix}', 'a_enhanced.png']
+    assert capsys.readouterr().err == ''
+    assert default_suffix(f'a{suffix}', Photo(long)) == '.png' and default_suffix(f'a{suffix}', Photo(long[:, 1:])) == suffix
+    (tmp_path / 'a_enhanced.png').unlink()
+
+    monkeypatch.setattr(Inverter, 'enhance_with_report', None)  # cannot be called
+    for arguments in (['-o', tmp_path / f'b{suffix}'], ['--format', suffix[1:]]):
+        assert enhance(tmp_path / f'a{suffix}', *arguments) == 1
+        line, = capsys.readouterr().err.splitlines()
+        assert f'holds at most {longest} pixels a side, and the photo has {longest + 1}x2' in line
+    assert names(tmp_path) == [f'a{suffix}']
+    with pytest.raises(ImageError, match='at most'):
+        encode_image(Photo(long), f'a{suffix}')
+
+
+@pytest.mark.parametrize('suffix, longest', [('.webp', 16383), ('.jpg', 65500)])
+def test_the_longest_photo_that_a_format_holds(suffix, longest, tmp_path):
+    long = np.full((2, longest, 3), 40, np.uint8)
+    write_as(tmp_path / 'a.png', 'png', long)
+    assert enhance(tmp_path / 'a.png', '--format', suffix[1:]) == 0
+    assert read_image(tmp_path / f'a_enhanced{suffix}').size == (longest, 2)
+
+
+def test_transparency_is_looked_for_before_the_network_runs(tmp_path, capsys, monkeypatch):
+    write_as(tmp_path / 'a.png', 'png')
+    monkeypatch.setattr(Inverter, 'enhance_with_report', None)
+    assert enhance(tmp_path / 'a.png', '-o', tmp_path / 'b.jpg') == 1
+    assert 'JPEG holds no transparency' in capsys.readouterr().err
+
+
 # Kinds of files
 
 @pytest.mark.parametrize('suffix,kind,options', [
