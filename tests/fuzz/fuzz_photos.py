@@ -13,9 +13,11 @@ from fuzz import Kind
 from mutators import NUMBERS, mutate_boxes, mutate_bytes
 from toys import write_weights
 
-SUFFIXES = ('.jpg', '.png', '.webp', '.tif', '.bmp', '.gif', '.heic', '.dng', '.txt', '')
+SUFFIXES = ('.jpg', '.png', '.webp', '.tif', '.bmp', '.gif', '.heic', '.dng', '.jp2', '.ppm', '.qoi', '.txt', '')
 BOXES = (b'ftyp', b'meta', b'hdlr', b'pitm', b'iinf', b'infe', b'iloc', b'iprp', b'ipco', b'ispe', b'hvcC', b'av1C',
-         b'pixi', b'colr', b'irot', b'ipma', b'iref', b'idat', b'mdat')
+         b'pixi', b'colr', b'irot', b'ipma', b'iref', b'idat', b'mdat', b'jp2h', b'ihdr', b'bpcc', b'jp2c',
+         b'\xff\x4f\xff\x51', b'\xff\x52', b'\xff\x5c', b'\xff\x90')  # the last four are JPEG 2000's markers
+HEADS = {'.ppm': 16, '.qoi': 16, '.jp2': 256}  # bytes in which a format keeps its sizes, where not 512
 
 
 class Photos(Kind):
@@ -49,6 +51,7 @@ class Photos(Kind):
                             option['icc_profile'] = icc
                     image.save(f'{kind}_{mode.replace(";", "_")}_{i}{suffix}', kind, **option)
 
+        _write_rarer_kinds(pixels, rng)
         for kind in ('HEIF', 'AVIF'):
             if kind == 'HEIF' and find_spec('pillow_heif'):
                 import pillow_heif
@@ -66,10 +69,10 @@ class Photos(Kind):
             data = _mutate_png(data, rng, other.read_bytes())
         elif path.suffix == '.tif' and rng.random() < 0.5:
             data = _mutate_tiff(data, rng)
-        elif path.suffix in ('.heif', '.avif') and rng.random() < 0.5:
+        elif path.suffix in ('.heif', '.avif', '.jp2') and rng.random() < 0.5:
             data = mutate_boxes(data, rng, BOXES)
         else:
-            data = mutate_bytes(data, rng, other.read_bytes())
+            data = mutate_bytes(data, rng, other.read_bytes(), HEADS.get(path.suffix, 512))
         name = 'case' + (path.suffix if rng.random() < 0.85 else rng.choice(SUFFIXES))
         target = rng.choice((name, f'pictures/{name}'))
         Path(target).parent.mkdir(exist_ok=True)
@@ -83,6 +86,37 @@ class Photos(Kind):
         if not code and not list(Path().glob('**/*_enhanced*')) + list(Path().glob('out*')):
             return 'done without an output' if '.txt' not in output else None
         return None
+
+
+def _write_rarer_kinds(pixels: np.ndarray, rng: np.random.Generator) -> None:
+    """JPEG 2000, PPM, QOI, and TIFF and PNG of samples that Pillow does not write; pixels are RGBA of 8 bits."""
+    import cv2
+    import tifffile
+    colour, deep = np.ascontiguousarray(pixels[..., :3]), pixels[..., :3].astype(np.uint16) * 257
+    for name, options in (('whole', {}), ('layers', dict(irreversible=True, quality_layers=[40, 20])),
+                          ('tiles', dict(tile_size=(16, 16)))):
+        for mode in ('RGB', 'L', 'RGBA'):
+            Image.fromarray(pixels).convert(mode).save(f'JPEG2000_{mode}_{name}.jp2', **options)
+    for mode in ('RGB', 'L', '1'):
+        Image.fromarray(colour).convert(mode).save(f'PPM_{mode}.ppm')
+    height, width = colour.shape[:2]
+    for name, magic, top, samples in (('text', b'P3', 255, colour), ('twelve', b'P2', 4095, deep[..., 0] >> 4)):
+        Path(f'PPM_{name}.ppm').write_bytes(b'%s\n# made by hand\n%d %d %d\n' % (magic, width, height, top) +
+                                            ' '.join(map(str, samples.ravel())).encode())
+    Path('PPM_deep.ppm').write_bytes(b'P6 %d %d 65535\n' % (width, height) + deep.astype('>u2').tobytes())
+    Image.fromarray(pixels).save('QOI_RGBA.qoi')
+    cv2.imwrite('PNG_deep.png', deep)
+    planes = np.ascontiguousarray(colour.transpose(2, 0, 1))
+    for name, samples, options in (
+        ('planar', planes, dict(planarconfig='separate')), ('planar_deep', planes.astype(np.uint16) * 257,
+                                                            dict(planarconfig='separate', compression='zlib')),
+        ('deep', deep, dict(compression='zlib', predictor=True)), ('float', colour.astype(np.float32) / 255, {}),
+        ('half', colour.astype(np.float16) / 255, {}), ('tiled', colour, dict(tile=(16, 16))),
+        ('big', deep, dict(byteorder='>'))):
+        tifffile.imwrite(f'TIFF_{name}.tif', samples, photometric='rgb', **options)
+    with tifffile.TiffWriter('TIFF_thumbnail.tif', bigtiff=True) as writer:
+        writer.write(deep, photometric='rgb')
+        writer.write(deep[::4, ::4], photometric='rgb', subfiletype=1)
 
 
 def _mutate_png(data: bytes, rng: random.Random, other: bytes) -> bytes:

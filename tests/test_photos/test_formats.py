@@ -123,7 +123,8 @@ def test_a_photo_too_long_for_its_format(suffix, longest, tmp_path, capsys, monk
     write_as(tmp_path / f'a{suffix}', 'png', long)
     assert enhance(tmp_path / f'a{suffix}') == 0 and names(tmp_path) == [f'a{suffix}', 'a_enhanced.png']
     assert capsys.readouterr().err == ''
-    assert default_suffix(f'a{suffix}', Photo(long)) == '.png' and default_suffix(f'a{suffix}', Photo(long[:, 1:])) == suffix
+    assert default_suffix(f'a{suffix}', Photo(long)) == '.png'
+    assert default_suffix(f'a{suffix}', Photo(long[:, 1:])) == suffix
     (tmp_path / 'a_enhanced.png').unlink()
 
     monkeypatch.setattr(Inverter, 'enhance_with_report', None)  # cannot be called
