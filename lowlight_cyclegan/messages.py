@@ -6,6 +6,8 @@ import errno
 import logging
 import os
 import re
+import signal
+import sys
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -25,6 +27,17 @@ def fail(*lines: str, alone: bool = False) -> NoReturn:
         raise SystemExit(1)
     prefix = f'[rank {rank}] ' if world_size > 1 else ''
     raise SystemExit('\n'.join(prefix + line for text in lines for line in text.splitlines()))
+
+
+def raise_interrupted(line: str = 'Interrupted.') -> NoReturn:
+    """End this process after Ctrl-C, as shells expect it (exit status 130); one process of each machine says so.
+
+    Raises:
+        SystemExit: Always.
+    """
+    if _place()[2]:
+        print(line, file=sys.stderr, flush=True)
+    raise SystemExit(128 + signal.SIGINT) from None
 
 
 def warn(line: str) -> None:

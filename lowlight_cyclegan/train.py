@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from .config import RunFlags, run_flags
-from .messages import explain_run, fail
+from .messages import explain_run, fail, raise_interrupted
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,7 +33,7 @@ def run_script(name: str, flags: RunFlags) -> None:
     """Call the pipeline of BasicSR's script 'train' or 'test' with these flags.
 
     Raises:
-        SystemExit: See :func:`train`.
+        SystemExit: See :func:`train`; 130 where Ctrl-C came before the run listens, or a second time.
     """
     try:
         from . import register, repairs
@@ -45,7 +45,7 @@ def run_script(name: str, flags: RunFlags) -> None:
         finally:
             script.parse_options = repairs.parse_options
     except KeyboardInterrupt:
-        raise SystemExit('Interrupted.') from None
+        raise_interrupted()
     except Exception as error:
         line = explain_run(error)
         if line is None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
-from lowlight_cyclegan.messages import explain, explain_run, fail
+from lowlight_cyclegan.messages import explain, explain_run, fail, raise_interrupted
 
 COMMANDS = ('enhance', 'video', 'web', 'export', 'train', 'test', 'data', 'evaluate', 'ablate', 'info', 'attach',
             'detach', 'completion')
@@ -66,8 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
         except KeyboardInterrupt:
-            print(getattr(args.command, 'INTERRUPTED', 'Interrupted.'), file=sys.stderr)
-            raise SystemExit(130) from None
+            raise_interrupted(getattr(args.command, 'INTERRUPTED', 'Interrupted.'))
         except (ValueError, OSError) as error:
             fail(explain(error))
         except ModuleNotFoundError as error:

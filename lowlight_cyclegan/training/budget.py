@@ -16,7 +16,7 @@ from copy import deepcopy
 from os import path as osp
 
 from lowlight_cyclegan.config import (complete_options, find_file, force_option, load_options, options_dir,
-                                      suit_machine)
+                                      run_folder, suit_machine)
 
 __all__ = ['iterations_within', 'signals_for', 'train_within']
 
@@ -107,7 +107,7 @@ def train_within(opt_file: str, minutes: float, force_yml: Sequence[str] = ()) -
     lowlight_cyclegan.register()
     complete_options(opt, opt_file)
     preflight.check(opt, is_train=True)
-    folder = osp.join('experiments', opt['name'])
+    folder = run_folder(opt, '')
     if osp.exists(folder):
         raise ValueError(f'{folder}: exists; move it away or give another name with --force_yml name=NAME')
 

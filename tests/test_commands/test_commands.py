@@ -161,17 +161,35 @@ def test_unreadable_pictures_are_named(command, toy_run):
     assert code == 0 and '5.png' in output and '8 low images' in output
 
 
-def test_interrupt_is_one_line(toy_run, monkeypatch):
+def test_interrupt_is_one_line(toy_run, monkeypatch, capsys):
+    """Before the run listens itself, and as shells expect it."""
     from lowlight_cyclegan import register, train
     register()
+    from basicsr import test as test_script
     from basicsr import train as train_script
 
     def interrupted(root):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train_script, 'train_pipeline', interrupted)
-    with pytest.raises(SystemExit, match='Interrupted'):
-        train.main(['-opt', 'toy.yml'])
+    monkeypatch.setattr(test_script, 'test_pipeline', interrupted)
+    monkeypatch.chdir(toy_run)
+    for call in (lambda: train.main(['-opt', 'toy.yml']), lambda: cli.main(['train', '-opt', 'toy.yml']),
+                 lambda: cli.main(['test', '-opt', 'toy.yml'])):
+        with pytest.raises(SystemExit) as stop:
+            call()
+        assert stop.value.code == 130 and capsys.readouterr().err == 'Interrupted.\n'
+
+
+def test_interrupt_while_a_run_is_prepared(toy_run):
+    """A process that gets the signal while it loads and checks ends by it, without a traceback."""
+    code = ('import os, signal, sys; from lowlight_cyclegan import preflight, train\n'
+            'preflight.check = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n'
+            "train.main(['-opt', 'toy.yml'])")
+    run = subprocess.run([sys.executable, '-c', code], cwd=toy_run, env={**os.environ, 'PYTHONPATH': str(ROOT)},
+                         capture_output=True, text=True)
+    assert run.returncode == 130 and run.stderr.endswith('Interrupted.\n') and 'Traceback' not in run.stderr
+    assert not (toy_run / 'experiments').exists()
 
 
 def test_train_resumes_inside_an_epoch_and_tests(command, toy_run):

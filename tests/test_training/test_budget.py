@@ -1,6 +1,7 @@
 import pytest
 
 from lowlight_cyclegan.enhance.pretrained import load_pretrained
+from lowlight_cyclegan.training import budget
 from lowlight_cyclegan.training.budget import train_within
 
 
@@ -20,3 +21,16 @@ def test_refusals(toy_run, monkeypatch, refusal):
     assert '0.5 minutes: give more than 1' in refusal(train_within, 'toy.yml', 0.5)
     (toy_run / 'experiments' / 'toy').mkdir(parents=True)
     assert 'experiments/toy: exists' in refusal(train_within, 'toy.yml', 5)
+
+
+def test_goes_where_the_options_say(toy_run, monkeypatch, capsys, refusal):
+    """The folder of the run is the one that training writes to: it is looked for, watched and filled there."""
+    monkeypatch.chdir(toy_run)
+    monkeypatch.setattr(budget, 'iterations_within', lambda opt, minutes: 4)
+    elsewhere = toy_run / 'elsewhere'
+    assert train_within('toy.yml', 5, [f'path:experiments_root={elsewhere}']) == 0
+    path = elsewhere / 'toy' / 'toy.safetensors'
+    assert f'averaged weights as fp16: {path}' in capsys.readouterr().out
+    assert load_pretrained(path)[1]['num_feat'] == 8
+    assert not (toy_run / 'experiments').exists()
+    assert f'{elsewhere}/toy: exists' in refusal(train_within, 'toy.yml', 5, [f'path:experiments_root={elsewhere}'])
