@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from . import archs, repairs
+from . import archs, data, repairs
 from .registry import hand_over
 
 __all__ = ['TOOLBOX_HALF', 'register']
@@ -16,6 +16,7 @@ def register() -> None:
     repairs.apply(register)
     for name in TOOLBOX_HALF:
         import_module(name)
-    for name in archs.__all__:
-        getattr(archs, name)
+    for package in (archs, data):  # which import their modules by need
+        for name in package.__all__:
+            getattr(package, name)
     hand_over()

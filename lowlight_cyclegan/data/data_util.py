@@ -1,9 +1,8 @@
-"""Lists of names, folders and LMDBs of images, and decoding."""
+"""Lists of names, folders and LMDBs of images, and decoding, which does without BasicSR."""
 import cv2
 import numpy as np
 import os
 import re
-from basicsr.utils import FileClient, get_root_logger
 from concurrent.futures import ThreadPoolExecutor
 from os import path as osp
 
@@ -89,6 +88,7 @@ def scan_images(root, key, io_backend):
 
 def _say_left_out(key, kind, names):
     if names:
+        from basicsr.utils import get_root_logger
         shown = ', '.join(sorted(names)[:5]) + (', ...' if len(names) > 5 else '')
         get_root_logger().info(f'{key}: {len(names)} {kind} ignored: {shown}')
 
@@ -121,6 +121,7 @@ class FileReader:
         return self._client(key).get(path)
 
     def _client(self, key):
+        from basicsr.utils import FileClient
         if self.type != 'lmdb':
             return FileClient(self.type, **self.options)
         if FileReader._process != os.getpid():

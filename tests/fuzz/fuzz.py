@@ -19,7 +19,6 @@ import logging
 import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -30,9 +29,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+import patience
+
 KINDS = ('photos', 'videos', 'options', 'checkpoints', 'archives')
 TEMPORARY = ('.part', '.tmp', '.temp', '~')
-TIMEOUT = 300  # seconds, on a busy machine
+TIMEOUT = 120  # seconds, see patience.py
 
 
 class Kind:
@@ -91,7 +92,7 @@ def fuzz(name: str, cases: Sequence[int], seed: int, root: Path, timeout: int = 
     valid = root / 'valid'
     valid.mkdir(parents=True)
     status, made = _forked(lambda: (os.chdir(valid), kind.make()), root / 'make.txt', 600)
-    if status:
+    if status != 0:
         raise RuntimeError(f'no valid {name} could be made:\n{made}')
     for case in cases:
         folder = root / f'{case:05d}'
@@ -103,7 +104,7 @@ def fuzz(name: str, cases: Sequence[int], seed: int, root: Path, timeout: int = 
                                output, timeout)
         found = json.loads(verdict.read_text()) if verdict.exists() else {'command': [], 'code': None, 'what': None}
         what = found['what']
-        if status == -signal.SIGALRM:
+        if status is None:
             what = f'hangs: no end within {timeout} s'
         elif status:
             what = f'ends the process with {status}'
@@ -122,16 +123,14 @@ def fuzz(name: str, cases: Sequence[int], seed: int, root: Path, timeout: int = 
     return faults, line
 
 
-def _forked(function, output: Path, timeout: int) -> tuple[int, str]:
-    """Call a function in a fork: (exit status of the process, minus the signal that ended it; what it printed)."""
+def _forked(function, output: Path, timeout: int) -> tuple[int | None, str]:
+    """Call a function in a fork: (exit status of the process, see :func:`patience.wait`; what it printed)."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if not pid:
         status = 3
         try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(timeout)
             os.setsid()
             descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             for standard in (1, 2):
@@ -146,12 +145,8 @@ def _forked(function, output: Path, timeout: int) -> tuple[int, str]:
             traceback.print_exc()
         finally:
             os._exit(status)
-    _, status = os.waitpid(pid, 0)
-    try:
-        os.killpg(pid, signal.SIGKILL)  # what it started and left
-    except ProcessLookupError:
-        pass
-    return os.waitstatus_to_exitcode(status), output.read_text(errors='replace')
+    status = patience.wait(pid, timeout)  # what it started and left ends, too
+    return status, output.read_text(errors='replace')
 
 
 def _run_case(kind: Kind, valid: Path, folder: Path, seed: str, output: Path, verdict: Path) -> None:

@@ -4,9 +4,13 @@ FUZZ_SEED and FUZZ_CASES choose others.
 """
 import os
 import pytest
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import fuzz
+import patience
 from lowlight_cyclegan import preflight
 from lowlight_cyclegan.commands import enhance
 from lowlight_cyclegan.models import LowLightCycleGANModel  # noqa: F401  (registers)
@@ -100,3 +104,45 @@ def test_finds_planted_faults(kind, plant, words, tmp_path, monkeypatch):
     fault, = faults
     assert fault.what.startswith(words), str(fault)
     assert f'{kind} --seed 0 --case {fault.case}: ' in str(fault) and fault.folder.is_dir() and fault.command
+
+
+def forked(function):
+    pid = os.fork()
+    if not pid:
+        os.setsid()
+        try:
+            function()
+        finally:
+            os._exit(7)
+    return pid
+
+
+def compute(seconds):
+    while time.process_time() < seconds:
+        pass
+
+
+@pytest.mark.skipif(not os.path.isdir('/proc/self/task'), reason='no /proc')
+def test_only_computing_and_waiting_count(monkeypatch):
+    """A process that is ready and gets no processor has not used its time."""
+    assert patience.wait(forked(lambda: None), 5) == 7
+    assert patience.wait(forked(lambda: time.sleep(60)), 0.5) is None
+    begin = time.process_time()
+    assert patience.wait(forked(lambda: compute(begin + 60)), 0.5) is None
+    monkeypatch.setattr(patience, '_session', lambda leader: (0.0, True))  # ready, and never let in
+    assert patience.wait(forked(lambda: time.sleep(1)), 0.2) == 7
+
+
+def test_what_a_case_started_ends_with_it(tmp_path):
+    """Children in its session, which hold on to nothing of ours."""
+    left = tmp_path / 'left'
+
+    def leave_a_child():
+        child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
+        left.write_text(str(child.pid))
+
+    assert patience.wait(forked(leave_a_child), 30) == 7
+    deadline = time.monotonic() + 30
+    while Path(f'/proc/{left.read_text()}').exists() and 'Z' not in Path(f'/proc/{left.read_text()}/stat').read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

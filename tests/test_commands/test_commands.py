@@ -128,6 +128,21 @@ def test_commands_without_a_network_load_no_torch(command):
     assert python('-c', code).stderr.strip().endswith('[]')
 
 
+@pytest.mark.parametrize('arguments, code', [
+    ('lol LOL', 0), ('folder low high --name x', 0), ('overlap low high', 0), ('lsrw absent', 1), ('fuse low high', 0),
+    ('darken absent', 1), ('darken high --stops', 1)])
+def test_data_loads_torch_only_to_compute(arguments, code, tmp_path, monkeypatch, write_pairs):
+    """Laying out, checking and comparing pictures is done without it."""
+    monkeypatch.chdir(tmp_path)
+    for split, count in (('LOL/our485', 2), ('LOL/eval15', 1)):
+        write_pairs(tmp_path / split, count)
+    write_pairs(tmp_path, 2)
+    partial = ['--partial'] if arguments.startswith('lol ') else []
+    run = python('-c', 'import sys\ntry:\n from lowlight_cyclegan.commands import main\n main(sys.argv[1:])\nfinally: '
+                 'print([m for m in ("torch", "basicsr") if m in sys.modules])', 'data', *arguments.split(), *partial)
+    assert run.returncode == code and run.stdout.endswith('[]\n'), run.stdout + run.stderr
+
+
 @pytest.mark.parametrize('shell', ['bash', 'zsh', 'tcsh'])
 def test_completion_knows_every_command_and_flag(capsys, shell):
     cli.main(['completion', shell])
