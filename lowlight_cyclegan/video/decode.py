@@ -4,8 +4,8 @@ import contextlib
 import tempfile
 from av.container import InputContainer
 from av.stream import Disposition, Stream
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from os import path as osp
 
@@ -71,7 +71,7 @@ def decodable(path: str) -> Iterator[str]:
                     time += frame.duration
                     out.mux(stream.encode(frame))
                 out.mux(stream.encode(None))
-        except (OSError, EOFError) as error:
+        except Exception as error:  # Pillow answers broken files with every kind there is
             raise ValueError(f'{path}: is damaged ({_reason(error)})') from error
         yield copy
 
@@ -133,19 +133,38 @@ def inspect(path: str, skip_damaged: bool = False) -> VideoInfo:
     return VideoInfo(packets, frame.width, frame.height, notes)
 
 
-def decoded_frames(container: InputContainer, path: str, skip_damaged: bool = False) -> Iterator[av.VideoFrame]:
+@dataclass
+class _Tally:
+    """What the decoder got and gave: packets, frames, the last timestamp of each, and the times of damaged packets."""
+    packets: int = 0
+    frames: int = 0
+    last_packet: int | None = None
+    last_frame: int | None = None
+    damaged: list[float] = field(default_factory=list)
+
+
+def decoded_frames(container: InputContainer, path: str, skip_damaged: bool = False,
+                   say: Callable[[str], None] | None = None) -> Iterator[av.VideoFrame]:
     """Frames of the video stream, deinterlaced, with timestamps that rise.
 
     With ``skip_damaged``, packets that cannot be decoded are left out, as is what follows an end in the middle.
 
+    Args:
+        container: The video.
+        path: Its file.
+        skip_damaged: See above.
+        say: Gets a line about what is missing at the end. With it, the end of the video is looked at closer.
+
     Raises:
         ValueError: Where a packet is damaged, or a frame has another size than the first.
     """
-    stream = video_stream(container)
-    stream.thread_type = 'AUTO'
+    stream, tally = video_stream(container), _Tally()
+    # A decoder that works on several frames at once swallows the errors of those it holds when the video ends, and
+    # drops the sound ones behind them.
+    stream.thread_type = 'SLICE' if skip_damaged else 'AUTO'
     step = frame_step(stream)
     last, size = None, None
-    for frame in _deinterlaced(_decode(container, stream, path, skip_damaged)):
+    for frame in _deinterlaced(_decode(container, stream, path, skip_damaged, tally)):
         if frame.pts is None or (last is not None and frame.pts <= last):
             frame.pts = 0 if last is None else last + step
         last, size = frame.pts, size or (frame.width, frame.height)
@@ -153,9 +172,31 @@ def decoded_frames(container: InputContainer, path: str, skip_damaged: bool = Fa
             raise ValueError(f'{path}: its frames change from {size[0]}x{size[1]} to {frame.width}x{frame.height} at '
                              f'{frame.time:.1f} s, which one stream cannot hold')
         yield frame
+    if say is not None:
+        _check_end(tally, path, skip_damaged, say)
 
 
-def _decode(container: InputContainer, stream: Stream, path: str, skip_damaged: bool) -> Iterator[av.VideoFrame]:
+def _check_end(tally: _Tally, path: str, skip_damaged: bool, say: Callable[[str], None]) -> None:
+    """Say, or raise, what a decoder has kept to itself."""
+    if tally.damaged:
+        say(f'{path}: without {len(tally.damaged)} of the {tally.packets} packets of its video, which cannot be '
+            f'decoded, the first of them after {tally.damaged[0]:.1f} s')
+        return
+    if tally.frames >= tally.packets:
+        return
+    if not skip_damaged:  # again, one frame after the other: each error comes with its packet
+        with open_video(path) as container:
+            stream = video_stream(container)
+            stream.thread_type = 'SLICE'
+            for _ in _decode(container, stream, path, skip_damaged=False):
+                pass
+    if tally.last_packet is not None and tally.last_packet > (tally.last_frame or 0):
+        say(f'{path}: its last packets give no frame; perhaps they are damaged')
+
+
+def _decode(container: InputContainer, stream: Stream, path: str, skip_damaged: bool,
+            tally: _Tally | None = None) -> Iterator[av.VideoFrame]:
+    tally = tally or _Tally()
     packets, time = container.demux(stream), 0.0
     while True:
         try:
@@ -164,15 +205,25 @@ def _decode(container: InputContainer, stream: Stream, path: str, skip_damaged: 
             packet = None
             if not skip_damaged:
                 raise ValueError(f'{path}: is damaged at {time:.1f} s ({_reason(error)}); {GO_ON}') from error
+        if packet is not None and packet.size and not packet.is_discard:
+            tally.packets += 1
+            tally.last_packet = _later(tally.last_packet, packet.pts)
         try:
             for frame in stream.codec_context.decode(packet):
                 frame.time_base, time = stream.time_base, frame.time or time
+                tally.frames, tally.last_frame = tally.frames + 1, _later(tally.last_frame, frame.pts)
                 yield frame
         except av.FFmpegError as error:
-            if not skip_damaged and not isinstance(error, av.EOFError):
-                raise ValueError(f'{path}: is damaged at {time:.1f} s ({_reason(error)}); {GO_ON}') from error
+            if not isinstance(error, av.EOFError):
+                if not skip_damaged:
+                    raise ValueError(f'{path}: is damaged at {time:.1f} s ({_reason(error)}); {GO_ON}') from error
+                tally.damaged.append(time)
         if packet is None:
             return
+
+
+def _later(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else max(one, other)
 
 
 def _deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:

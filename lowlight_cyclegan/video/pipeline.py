@@ -73,7 +73,7 @@ def enhance_video(source: str, output: str, enhancer: Enhancer, strength: float 
             'denoise': enhancer.denoise,
         }
         segments = Segments(output, settings, overwrite, say)
-        timeline = _timeline(video, segments, skip_damaged, info.packets, progress)
+        timeline = _timeline(video, segments, skip_damaged, info.packets, progress, say)
         if not segments.complete:
             with _progress_bar('enhance', len(timeline.times), progress) as advance:
                 _enhance_segments(video, enhancer, segments, timeline, skip_damaged, advance)
@@ -84,14 +84,15 @@ def enhance_video(source: str, output: str, enhancer: Enhancer, strength: float 
     return segments.frames
 
 
-def _timeline(source: str, segments: Segments, skip_damaged: bool, packets: int, progress: bool) -> Timeline:
+def _timeline(source: str, segments: Segments, skip_damaged: bool, packets: int, progress: bool,
+              say: Callable[[str], None]) -> Timeline:
     """All frames are decoded before the first is enhanced: fades are known then, and so is all damage."""
     found = segments.read_json('timeline.json')
     if found is not None:
         return Timeline(**found)
     try:
         with open_video(source) as container, _progress_bar('read', packets, progress) as advance:
-            timeline = read_timeline(decoded_frames(container, source, skip_damaged), advance)
+            timeline = read_timeline(decoded_frames(container, source, skip_damaged, say), advance)
     except ValueError:
         segments.remove()
         raise

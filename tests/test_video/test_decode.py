@@ -78,8 +78,46 @@ def test_goes_on_past_a_damaged_frame_if_told_so(tmp_path, codec, pix_fmt):
     source, output = remux(clip, tmp_path / 'damaged.mkv', garbage_at(5)), str(tmp_path / 'out.mkv')
     with pytest.raises(ValueError, match='is damaged at 0.[3-5] s .*; --skip-damaged goes on'):
         enhance_video(source, output, Mirror())
-    assert enhance_video(source, output, Mirror(), skip_damaged=True) == 11
+    lines = []
+    assert enhance_video(source, output, Mirror(), skip_damaged=True, say=lines.append) == 11
     assert len(frames(output)) == 11
+    assert len(lines) == 1 and 'without 1 of the 12 packets of its video, which cannot be decoded' in lines[0]
+
+
+@pytest.mark.parametrize('codec, pix_fmt', [
+    ('libx264', 'yuv420p'), ('libx265', 'yuv420p'), ('mpeg4', 'yuv420p'), ('libvpx', 'yuv420p'),
+    ('libvpx-vp9', 'yuv420p'), ('ffv1', 'yuv420p'), ('prores', 'yuv422p10le')])
+@pytest.mark.parametrize('index', [9, 11])
+def test_damage_at_the_end_is_found_too(tmp_path, codec, pix_fmt, index):
+    """Where a decoder with several threads holds frames back, and says nothing of those that it cannot decode."""
+    options = {'x265-params': 'log-level=none'} if codec == 'libx265' else {}
+    pictures = [np.full((48, 64, 3), 20 + 3 * i, np.uint8) for i in range(12)]
+    suffix = 'mp4' if codec in ('libx264', 'libx265', 'mpeg4') else 'mkv'  # which keeps no decoding timestamps
+    clip = write_pictures(tmp_path / f'clip.{suffix}', pictures, codec=codec, pix_fmt=pix_fmt, options=options)
+    enhancer = Mirror()
+    assert enhance_video(clip, str(tmp_path / 'whole.mkv'), enhancer) == 12
+    source, output = remux(clip, tmp_path / 'damaged.mkv', garbage_at(index)), str(tmp_path / 'out.mkv')
+    lines = []
+    with pytest.raises(ValueError, match='is damaged at .*; --skip-damaged goes on'):
+        enhance_video(source, output, enhancer, say=lines.append)
+    assert not any(' packets ' in line for line in lines) and not os.path.exists(output)
+    assert enhance_video(source, output, enhancer, skip_damaged=True, say=lines.append) >= index
+    assert 'which cannot be decoded' in lines[-1]
+
+
+def test_packets_without_frames_are_no_damage(tmp_path, monkeypatch):
+    """The hidden frames of VP8 are packets of their own; a last one that the decoder passes over gets a line."""
+    pictures = [np.roll(np.kron(np.random.default_rng(0).integers(0, 99, (8, 10, 3)), np.ones((6, 6, 1))), i, axis=1)
+                .astype(np.uint8) for i in range(30)]
+    options = {'auto-alt-ref': '1', 'lag-in-frames': '16', 'arnr-maxframes': '5', 'deadline': 'good'}
+    clip = write_pictures(tmp_path / 'clip.webm', pictures, codec='libvpx', options=options)
+    lines = []
+    assert enhance_video(clip, str(tmp_path / 'out.mkv'), Mirror(), say=lines.append) == 30 and not lines
+
+    clip = write_pictures(tmp_path / 'clip.mkv', pictures[:12], codec='mpeg2video', options={})
+    source = remux(clip, tmp_path / 'cut.mkv', lambda packet, i: b'\0' if i == 11 else packet)
+    assert enhance_video(source, str(tmp_path / 'cut_out.mkv'), Mirror(), say=lines.append) == 11
+    assert lines == [f'{source}: its last packets give no frame; perhaps they are damaged']
 
 
 def test_damage_is_found_before_the_first_frame_is_enhanced(tmp_path):
