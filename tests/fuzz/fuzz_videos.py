@@ -5,6 +5,7 @@ import numpy as np
 import random
 from fractions import Fraction
 from pathlib import Path
+from PIL import Image
 
 from fuzz import Kind
 from mutators import mutate_boxes, mutate_bytes
@@ -24,6 +25,10 @@ class Videos(Kind):
         write_weights('toy.safetensors')
         for name, codec, sound in CLIPS:
             write_clip(name, codec, sound)
+        pictures = [Image.fromarray(np.roll(np.kron(np.arange(48).reshape(4, 4, 3), np.ones((8, 8, 1))), i, axis=1)
+                                    .astype(np.uint8)) for i in range(6)]
+        for name in ('j.webp', 'k.apng'):
+            pictures[0].save(name, save_all=True, append_images=pictures[1:], duration=80)
 
     def mutate(self, valid: Path, rng: random.Random) -> list[str]:
         paths = sorted(path for path in valid.iterdir() if path.suffix != '.safetensors')
