@@ -33,7 +33,7 @@ from .metrics.metric_util import default_device
 from .metrics.pyiqa_metric import build_pyiqa
 from .models.exposure_jitter import ExposureJitter
 from .models.lr_scheduler import LinearDecayLR
-from .schema import NETWORKS, REMOVED, Option, sections_of
+from .schema import NETWORKS, REMOVED, Option, sections_of, shown
 
 OPTIMIZERS = ('optim_g', 'optim_d')
 LOSSES = ('gan_opt', 'cycle_opt', 'identity_opt', 'distill_opt')
@@ -193,7 +193,19 @@ def _tried(key: str, build: Callable, section: Options) -> tuple[nn.Module | Non
         if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError) and \
                 not build.__module__.startswith('lowlight_cyclegan.'):
             return None, None  # a foreign network that cannot be built without memory
-        return None, f'{key}: {first_line(error)}'
+        other = None if isinstance(error, ValueError) else _of_another_kind(build, section)
+        return None, f'{key}:{other}' if other else f'{key}: {first_line(error)}'
+
+
+def _of_another_kind(build: Callable, section: Options) -> str | None:
+    """The first argument whose value and default are of different kinds, which errors of Python do not name."""
+    for name, parameter in inspect.signature(build).parameters.items():
+        value, default = section.get(name), parameter.default
+        kinds: dict[type, type | tuple] = {bool: bool, int: int, float: (int, float), str: str}
+        kind = kinds.get(type(default))
+        if name in section and kind and not (isinstance(value, kind) and (kind is bool) == isinstance(value, bool)):
+            return f'{name}: found {shown(value)}, where the default is {shown(default)}'
+    return None
 
 
 def _step_problems(opt: Options) -> Problems:

@@ -180,6 +180,9 @@ def test_removed_option_is_named(problems, key):
     ('network_d_a:num_layer=7', 'network_d_a: does not take crops of 32x32 (datasets:train:gt_size): '),
     ('network_f:num_out_ch=1', 'network_f: makes (1, 1, 32, 32) of (1, 3, 32, 32), where the shape must stay'),
     ('network_g:num_feat=-8', 'network_g: '),
+    ('network_g:num_feat=eight', 'network_g:num_feat: found eight, where the default is 64'),
+    ('network_f:num_block={a: 1}', 'network_f:num_block: found {a: 1}, where the default is 9'),
+    ('network_f:ema_factor=0.5', 'network_f:ema_factor: found 0.5, where the default is 32'),
     ('logger:wandb={project: x}', 'logger:wandb:project: needs logger:use_tb_logger: true'),
     ('logger:wandb={projct: x}', 'logger:wandb:projct: unknown key, did you mean project?'),
 ])
