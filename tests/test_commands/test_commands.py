@@ -207,6 +207,14 @@ def test_interrupt_while_a_run_is_prepared(toy_run):
     assert not (toy_run / 'experiments').exists()
 
 
+def test_whole_numbers_may_be_written_as_powers_of_ten(command, toy_run):
+    """As 1e0, which YAML reads as a float: each is taken for the number that it is."""
+    code, output = command('train', '-opt', 'toy.yml', '--force_yml', 'logger:keep_last=1e0', 'train:total_iter=0.6e1',
+                           'logger:save_checkpoint_freq=2e0', 'manual_seed=1e1')
+    assert code == 0, output[-2000:]
+    assert os.listdir(toy_run / 'experiments' / 'toy' / 'training_states') == ['6.state']
+
+
 def test_train_resumes_inside_an_epoch_and_tests(command, toy_run):
     """Started again after 4 of 5 iterations, inside the second epoch, a run ends as the uninterrupted one."""
     def train(*args):
