@@ -170,6 +170,19 @@ def test_mistake_is_one_line(command, toy_run):
     assert not (toy_run / 'experiments').exists()
 
 
+def test_flags_come_from_the_arguments_given(toy_run, monkeypatch, refusal):
+    """Not from this process's command line, which is another program's where the commands are called as functions."""
+    from lowlight_cyclegan import test, train
+    monkeypatch.chdir(toy_run)
+    monkeypatch.setattr(sys, 'argv', ['program', '-opt', 'other.yml', '--minutes', '3'])
+    flags = ['-opt', 'toy.yml', '--force_yml', 'train:totl_iter=1']
+    for call in (lambda: cli.main(['train', *flags]), lambda: train.main(flags)):
+        assert refusal(call) == 'train:totl_iter: unknown key, did you mean total_iter?'
+    for call in (lambda: cli.main(['test', '-opt', 'none.yml']), lambda: test.main(['-opt', 'none.yml'])):
+        assert 'none.yml' in refusal(call)
+    assert sys.argv[0] == 'program'
+
+
 def test_unreadable_pictures_are_named(command, toy_run):
     (toy_run / 'data' / 'low' / '5.png').write_bytes((toy_run / 'data' / 'low' / '5.png').read_bytes()[:99])
     code, output = command('train', '-opt', 'toy.yml', '--force_yml', 'train:total_iter=1')

@@ -112,6 +112,14 @@ def test_files_are_where_basicsr_has_them(released, adopted):
             compile(text, path, 'exec')
 
 
+def test_the_contribution_requires_the_torch_that_we_do():
+    """Fused Adam on CPUs and what a device says of bf16 need it."""
+    ours, = re.findall(r"'(torch>=[\d.]+)'", (ROOT / 'setup.py').read_text())
+    theirs = [line for path in ROOT.glob('scripts/upstream/*.patch') for line in path.read_text().splitlines()
+              if re.match(r'\+torch\b', line)]
+    assert theirs == [f'+{ours}']
+
+
 def test_second_run_changes_nothing(adopted):
     before = files(adopted)
     code, output = contribute(adopted)
