@@ -9,6 +9,7 @@ Repairs that only turn a crash into a run serve every model; those that change w
 | `init_dist` | divides by the number of GPUs, picks the GPU by global rank, waits half an hour for a dead process |
 | `model_to_device` | asks CUDA for a device in a distributed run on the CPU |
 | `load_resume_state` | asks CUDA, searches the current folder, takes the newest file even when it is broken |
+| `prefetch` | with ``prefetch_mode: cpu``, an error of the data leaves the run waiting for ever |
 | `EpochSampler` | EnlargedSampler ignores manual_seed, loses the last batch, restarts an interrupted epoch |
 """
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch.distributed as dist
 from basicsr import test as test_script
 from basicsr import train as train_script
 from basicsr.data.data_sampler import EnlargedSampler
+from basicsr.data.prefetch_dataloader import PrefetchGenerator
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import dist_util, options, set_random_seed
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -62,6 +64,7 @@ def apply(register: Callable[[], None]) -> None:
     for module in (options, dist_util):
         module.init_dist = init_dist
     BaseModel.model_to_device = model_to_device
+    PrefetchGenerator.run, PrefetchGenerator.__next__ = prefetch, next_prefetched
 
 
 # ------------------------------------------------------------------- options
@@ -214,6 +217,26 @@ def model_to_device(self: BaseModel, net: nn.Module) -> nn.Module:
 
 
 # -------------------------------------------------------------------- resume
+
+
+def prefetch(self: PrefetchGenerator) -> None:
+    """Prepare batches ahead, in a thread; an error goes to who waits for the next one."""
+    try:
+        for item in self.generator:
+            self.queue.put(item)
+        self.queue.put(None)
+    except BaseException as error:
+        self.queue.put(error)
+
+
+def next_prefetched(self: PrefetchGenerator) -> Any:
+    """The next batch, or the error that came in its place."""
+    item = self.queue.get()
+    if isinstance(item, BaseException):
+        raise item
+    if item is None:
+        raise StopIteration
+    return item
 
 
 def mend_training_scripts(ours: bool, used: dict[str, Any]) -> None:

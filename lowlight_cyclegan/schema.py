@@ -29,8 +29,8 @@ class Option:
 
     Args:
         kind: 'text', 'name' (text, or a number that is read as text), 'folders' (one, or a list), 'flag', 'whole'
-            (number), 'number', 'size' (pixels, or [height, width]), 'texts' (a list), 'section' (checked by the class
-            that it is for) or 'any'.
+            (number), 'number', 'size' (pixels, or [height, width]), 'shares' (smallest and largest), 'counts' (a
+            list), 'texts' (a list), 'section' (checked by the class that it is for) or 'any'.
         text: What it does, in a sentence.
         default: Where the file leaves it out.
         choices: All values that it may have, besides ``~`` where it is optional.
@@ -64,6 +64,8 @@ class Option:
             'whole': number and value == value // 1 and abs(value) < float('inf'),
             'number': number and abs(value) < float('inf'),
             'size': _is_size(value),
+            'shares': _are_shares(value),
+            'counts': isinstance(value, list) and all(type(item) is int and item > 0 for item in value),
             'texts': isinstance(value, list) and all(isinstance(item, str) for item in value),
             'section': isinstance(value, dict),
         }.get(self.kind, True)
@@ -79,7 +81,8 @@ class Option:
             return ', '.join(map(shown, self.choices))
         words = {'text': 'text', 'name': 'text', 'folders': 'a folder, or a list of {folder, weight}',
                  'flag': 'true or false', 'whole': 'a whole number', 'number': 'a number',
-                 'size': 'pixels or [height, width]', 'texts': 'a list of names', 'section': 'a section'}
+                 'size': 'pixels or [height, width]', 'shares': '[smallest, largest], both above 0 and up to 1',
+                 'counts': 'a list of whole numbers from 1', 'texts': 'a list of names', 'section': 'a section'}
         bounds = [f'{word} {bound}' for word, bound in (('at least', self.least), ('at most', self.most))
                   if bound is not None]
         return words.get(self.kind, 'any') + (f' of {" and ".join(bounds)}' if bounds else '')
@@ -92,6 +95,11 @@ def _is_folder(value: Any) -> bool:
 def _is_size(value: Any) -> bool:
     sides = value if isinstance(value, list) and len(value) == 2 else [value]
     return all(type(side) is int and side > 0 for side in sides)
+
+
+def _are_shares(value: Any) -> bool:
+    return (isinstance(value, list) and len(value) == 2 and all(type(item) in (int, float) for item in value)
+            and 0 < value[0] <= value[1] <= 1)
 
 
 def shown(value: Any) -> str:
@@ -209,8 +217,8 @@ DATASETS: dict[str, Table] = {
         **NAMED, **GT,
         'dataroot_lq': Option('folders', 'Folder or LMDB of low images, or a list of folders.', required=True),
         'dataroot_gt': Option('folders', 'Folder or LMDB of normal images, or a list of folders.', required=True),
-        'weights_lq': Option('any', 'How often a pass shows each image of those folders, a list.', optional=True),
-        'weights_gt': Option('any', 'The same for the normal images.', optional=True),
+        'weights_lq': Option('counts', 'How often a pass shows each image of those folders, a list.', optional=True),
+        'weights_gt': Option('counts', 'The same for the normal images.', optional=True),
         'dataroot_teacher': Option('text', 'What a teacher made of the low images, under their names.', optional=True),
         'exclude_names': Option('text', 'List of names, without extension, that are left out.', optional=True),
         'cache': Option('flag', 'Decode every image once, into memory shared by the workers.', True),
@@ -219,8 +227,8 @@ DATASETS: dict[str, Table] = {
         'resize': Option('size', 'Images are reduced to it (shorter side, or [height, width]) before cropping.',
                          optional=True),
         'gt_size': Option('size', 'Random crops; smaller images are padded by reflection.', 256),
-        'crop_scale': Option('any', 'Crops of any size are resized to gt_size: [smallest, largest] share of what fits.',
-                             optional=True),
+        'crop_scale': Option('shares', 'Crops of any size are resized to gt_size: [smallest, largest] share of what '
+                             'fits.', optional=True),
         'use_hflip': Option('flag', 'Horizontal flips.', True),
         'num_worker_per_gpu': Option('whole', 'Processes that crop; they pay off without the cache.', 0, least=0),
         'batch_size_per_gpu': Option('whole', 'Images of each domain in a step, for each process.', 8, least=1),

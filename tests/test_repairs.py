@@ -1,6 +1,7 @@
 import os
 import pytest
 import sys
+import threading
 import torch
 import torch.distributed as dist
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import lowlight_cyclegan
 lowlight_cyclegan.register()
 from basicsr import train as train_script  # noqa: E402
 from basicsr.data.data_sampler import EnlargedSampler  # noqa: E402
+from basicsr.data.prefetch_dataloader import CPUPrefetcher, PrefetchDataLoader  # noqa: E402
 from basicsr.models.base_model import BaseModel  # noqa: E402
 from basicsr.utils import options  # noqa: E402
 from lowlight_cyclegan import config  # noqa: E402
@@ -368,3 +370,36 @@ def test_rank_1_leaves_the_talking_to_rank_0(parse, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         parse('--force_yml', 'train:a=1')
     assert stop.value.code == 1
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_errors_of_prefetched_data_arrive(workers):
+    """Where BasicSR's thread ends without a word, and what it prepares batches for waits."""
+
+    class Data(torch.utils.data.Dataset):
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            if index == 2:
+                raise ValueError('picture 2 cannot be read')
+            return index
+
+    loader = PrefetchDataLoader(num_prefetch_queue=1, dataset=Data(), batch_size=1, num_workers=workers)
+    prefetcher, found = CPUPrefetcher(loader), []
+    thread = threading.Thread(target=read_until_error, args=(prefetcher, found), daemon=True)
+    thread.start()
+    thread.join(timeout=120)
+    assert not thread.is_alive() and found[:2] == [0, 1]
+    assert isinstance(found[2], ValueError) and 'picture 2 cannot be read' in str(found[2])
+    whole = CPUPrefetcher(PrefetchDataLoader(num_prefetch_queue=2, dataset=range(3), batch_size=1))
+    assert [int(whole.next()) for _ in range(3)] == [0, 1, 2] and whole.next() is None
+
+
+def read_until_error(prefetcher, found):
+    try:
+        while True:
+            found.append(int(prefetcher.next()))
+    except ValueError as error:
+        found.append(error)

@@ -71,9 +71,12 @@ class UnpairedImageDataset(data.Dataset):
             sides = size if isinstance(size, (list, tuple)) and len(size) == 2 else [size]
             if size is not None and not all(type(side) is int and side > 0 for side in sides):
                 raise ValueError(f'{key}: {size} is neither {meaning} in pixels nor [height, width]')
+        scale = opt.get('crop_scale')
+        if scale is not None and not (len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1):
+            raise ValueError(f'crop_scale: {scale} is not [smallest, largest] share of a picture, above 0 and up to 1')
         self.opt = opt
         self.crop = height_width(opt['gt_size'])
-        self.crop_scale = opt.get('crop_scale')
+        self.crop_scale = scale
         self.use_hflip = opt['use_hflip']
         self.seed = (opt.get('manual_seed') or 0) % 2**64
         self.low = ImageSet('lq', opt)

@@ -439,6 +439,7 @@ def test_several_folders_with_weights(folders):
 
 
 @pytest.mark.parametrize('changes, line', [
+    ({'crop_scale': [1, 0.5]}, r'crop_scale: \[1, 0.5\] is not \[smallest, largest\]'),
     ({'weights_gt': [1, 2]}, 'weights_gt: has 2 numbers for 1 folders of dataroot_gt'),
     ({'dataroot_lq': ['a.lmdb', 'b.lmdb'], 'io_backend': {'type': 'lmdb'}}, 'several folders need'),
 ])
