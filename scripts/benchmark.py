@@ -19,41 +19,45 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMAND = [sys.executable, '-m', 'lowlight_cyclegan']
 
 
 # ---------------------------------------------------------------- measuring
 
 
-def process(command, threads=None, until=None, cwd=None):
+def process(command, threads=None, until=None, cwd=None, root=ROOT):
     """Run a command in silence.
 
     Args:
         command (list[str]): Program and arguments.
         threads (int | None): Value of OMP_NUM_THREADS.
         until (callable | None): Ends the process as soon as it returns true; it is asked a hundred times a second.
-        cwd (str | None): Folder to run it in.
+        cwd (str | None): Folder to run it in. Python looks for modules there first.
+        root (str): Checkout whose package it imports.
 
     Returns:
-        tuple[float, float]: Seconds, and the largest resident memory in MB of those seen a hundred times a second; not
-            of processes that it starts.
+        tuple[float, float]: Seconds, and the largest resident memory in MB of those seen a hundred times a second; of
+            the process or of one that it started, whichever takes more.
 
     Raises:
         SystemExit: The command fails.
     """
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    environment = {**os.environ, 'PYTHONPATH': str(root)}
     if threads:
         environment['OMP_NUM_THREADS'] = str(threads)
     with tempfile.TemporaryFile() as log:
         begin = time.perf_counter()
         child = psutil.Popen([str(c) for c in command], env=environment, cwd=cwd, stdout=log, stderr=log)
-        peak = 0
+        peak, looks, family = 0, 0, []
         while child.poll() is None:
             with contextlib.suppress(psutil.Error):
-                peak = max(peak, child.memory_info().rss)
+                if looks % 25 == 0:  # a look at all processes of the machine takes a while
+                    family = [child, *child.children(recursive=True)]
+                peak = max(peak, *(member.memory_info().rss for member in family))
+            looks += 1
             if until is not None and until():
                 elapsed = time.perf_counter() - begin
                 child.terminate()
@@ -90,6 +94,17 @@ def table(rows):
 
 def ratio(a, b):
     return [x / y for x, y in zip(a, b)]
+
+
+def checkouts(args):
+    """What is measured side by side: {what is added to names: root of the checkout}."""
+    return {', before': args.before.resolve(), ', after': ROOT} if args.before else {'': ROOT}
+
+
+def cli(root):
+    """Code for ``python -c`` that is the command of the package at ``root``, as its setup.py names it."""
+    module, function = re.search(r'lowlight-cyclegan=([\w.]+):(\w+)', (root / 'setup.py').read_text()).groups()
+    return f'from {module} import {function} as main; main()'
 
 
 # ------------------------------------------------------------- training step
@@ -297,19 +312,23 @@ def start(args):
             with contextlib.suppress(urllib.error.URLError, OSError):
                 return urllib.request.urlopen(f'http://127.0.0.1:{port}', timeout=1).status == 200
 
-        def command(name, source, target):
-            return [*COMMAND, name, source, '-o', target, '--overwrite']
+        def measured(arguments, root=ROOT, until=None):
+            return lambda: process([sys.executable, '-c', *arguments], args.threads, until, folder, root)
 
         commands = {
-            'import torch': ([sys.executable, '-c', 'import torch'], None),
-            '--help': ([*COMMAND, '--help'], None),
-            'enhance, 600x400': (command('enhance', folder / 'photo' / '0.jpg', folder / 'a.jpg'), None),
-            'video, 8 frames of 320x240': (command('video', folder / 'clip.mp4', folder / 'b.mp4'), None),
-            'web, until the page is there': ([*COMMAND, 'web', '--port', port], served),
-            'export': ([*COMMAND, 'export', '-o', folder / 'c.onnx', '--overwrite'], None),
+            '--help': ['--help'],
+            'info': ['info'],
+            'enhance, 600x400': ['enhance', folder / 'photo' / '0.jpg', '-o', folder / 'a.jpg', '--overwrite'],
+            'video, 8 frames of 320x240': ['video', folder / 'clip.mp4', '-o', folder / 'b.mp4', '--overwrite'],
+            'web, until the page is there': ['web', '--port', port],
+            'export': ['export', '-o', folder / 'c.onnx', '--overwrite'],
         }
-        found = alternate({name: lambda command=command, until=until: process(command, args.threads, until)
-                           for name, (command, until) in commands.items()}, args.repeats)
+        functions = {'import torch': measured(['import torch'])}
+        for name, arguments in commands.items():
+            for suffix, root in checkouts(args).items():
+                until = served if name.startswith('web') else None
+                functions[name + suffix] = measured([cli(root), *arguments], root, until)
+        found = alternate(functions, args.repeats)
     base = [s for s, _ in found['import torch']]
     rows = []
     for name, values in found.items():
@@ -349,15 +368,19 @@ from lowlight_cyclegan.photos.read import read_image
 from lowlight_cyclegan.photos.write import write_image
 source, target, threads = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 target.mkdir(exist_ok=True)
+def copy(path):
+    photo = read_image(path)
+    if 'read' not in sys.argv:
+        write_image(target / path.name, photo)
 with ThreadPoolExecutor(threads) as pool:
-    list(pool.map(lambda path: write_image(target / path.name, read_image(path)), source.iterdir()))
+    list(pool.map(copy, source.iterdir()))
 """
 COPY_VIDEO = """
 import av, sys
 with av.open(sys.argv[1]) as source, av.open(sys.argv[2], 'w') as target:
     stream = source.streams.video[0]
     stream.thread_type = 'AUTO'
-    out = target.add_stream('libx264', rate=stream.average_rate, options={'crf': '18'})
+    out = target.add_stream('libx264', rate=stream.average_rate, options={'crf': '18', 'bf': '0'})
     out.width, out.height, out.pix_fmt = stream.width, stream.height, 'yuv420p'
     for frame in source.decode(stream):
         target.mux(out.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format='rgb24'), format='rgb24')))
@@ -365,35 +388,64 @@ with av.open(sys.argv[1]) as source, av.open(sys.argv[2], 'w') as target:
 """
 
 
-def further(commands, few, many, args):
-    """Seconds of each item after the first ones: {name: values}. ``commands`` give a command for a number of items."""
-    found = alternate({(name, count): lambda command=command, count=count: process(command(count), args.threads)
-                       for name, command in commands.items() for count in (few, many)}, args.repeats)
-    return {name: [(b - a) / (many - few) for (a, _), (b, _) in zip(found[name, few], found[name, many])]
-            for name in commands}
+def further(functions, few, many, repeats):
+    """What each item after the first ones takes.
+
+    Args:
+        functions (dict[str, callable]): Number of items -> what :func:`process` returns of a run over them.
+        few, many (int): Numbers of items, whose difference leaves out the start.
+        repeats (int): Rounds.
+
+    Returns:
+        dict[str, tuple]: Seconds of each further item, and memory in MB of the run over many.
+    """
+    found = alternate({(name, count): lambda function=function, count=count: function(count)
+                       for name, function in functions.items() for count in (few, many)}, repeats)
+    return {name: ([(b - a) / (many - few) for (a, _), (b, _) in zip(found[name, few], found[name, many])],
+                   [memory for _, memory in found[name, many]]) for name in functions}
+
+
+def rates(found, unit, reference):
+    """Table of what :func:`further` found: items a second, time in relation to the reference's, memory."""
+    rows = []
+    for name, (seconds, memory) in found.items():
+        rows.append((f'{name} ({unit} a second)', [1 / s for s in seconds], '.2f'))
+        if name != reference:
+            rows.append((f'{name} / {reference}, time', ratio(seconds, found[reference][0]), '.2f'))
+        rows.append((f'{name} (MB)', memory, '.0f'))
+    return table(rows)
 
 
 def folder(args):
     """Photos of 12 megapixels a second of a folder, each after the first two, against decoding and encoding alone;
-    and the folder shared out to two processes."""
+    and the folder shared out to two processes, which have half of the threads each."""
     with tempfile.TemporaryDirectory() as place:
         place, few, many = Path(place), 2, args.photos
         for count in (few, many):
             write_photos(place / f'{count}', count, 4000, 3000)
 
-        def enhance(count, *launcher):
-            shutil.rmtree(place / 'out', ignore_errors=True)
-            return [*(launcher or [sys.executable]), '-m', 'lowlight_cyclegan', 'enhance', place / f'{count}', '-o',
-                    place / 'out', '--format', 'jpg']
+        def copied(count, *what):
+            return process([sys.executable, '-c', COPY_PHOTOS, place / f'{count}', place / 'copy', args.threads, *what],
+                           args.threads, cwd=place)
 
-        torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-        seconds = further({
-            'enhance': enhance,
-            'decoding and encoding alone': lambda count: [sys.executable, '-c', COPY_PHOTOS, place / f'{count}',
-                                                          place / 'copy', args.threads],
-            'enhance, two processes': lambda count: enhance(count, *torchrun),
-        }, few, many, args)
-    return rates(seconds, 'photos', 'decoding and encoding alone')
+        def enhanced(count, root, processes):
+            shutil.rmtree(place / 'out', ignore_errors=True)
+            launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '--no-python',
+                        sys.executable] if processes == 2 else []
+            return process([sys.executable, *launcher, '-c', cli(root), 'enhance', place / f'{count}', '-o',
+                            place / 'out', '--format', 'jpg', *model(args)], args.threads // processes, cwd=place,
+                           root=root)
+
+        functions = {'decoding alone': lambda count: copied(count, 'read'), 'decoding and encoding alone': copied}
+        for suffix, root in checkouts(args).items():
+            for name, processes in (('enhance', 1), ('enhance, two processes', 2)):
+                functions[name + suffix] = partial(enhanced, root=root, processes=processes)
+        found = further(functions, few, many, args.repeats)
+    return rates(found, 'photos', 'decoding and encoding alone')
+
+
+def model(args):
+    return ['--model', args.model] if args.model else []
 
 
 def video(args):
@@ -402,19 +454,15 @@ def video(args):
         place, few, many = Path(place), 12, args.frames
         for count in (few, many):
             write_video(place / f'{count}.mp4', count, 1920, 1080)
-        seconds = further({
-            'video': lambda count: [*COMMAND, 'video', place / f'{count}.mp4', '-o', place / 'out.mp4', '--overwrite'],
-            'decoding and encoding alone': lambda count: [sys.executable, '-c', COPY_VIDEO, place / f'{count}.mp4',
-                                                          place / 'copy.mp4'],
-        }, few, many, args)
-    return rates(seconds, 'frames', 'decoding and encoding alone')
 
-
-def rates(seconds, unit, reference):
-    rows = [(f'{name} ({unit} a second)', [1 / s for s in values], '.2f') for name, values in seconds.items()]
-    rows += [(f'{name} / {reference}, time', ratio(values, seconds[reference]), '.2f')
-             for name, values in seconds.items() if name != reference]
-    return table(rows)
+        functions = {'decoding and encoding alone': lambda count: process(
+            [sys.executable, '-c', COPY_VIDEO, place / f'{count}.mp4', place / 'copy.mp4'], args.threads, cwd=place)}
+        for suffix, root in checkouts(args).items():
+            functions['video' + suffix] = lambda count, root=root: process(
+                [sys.executable, '-c', cli(root), 'video', place / f'{count}.mp4', '-o', place / 'out.mp4',
+                 '--overwrite', *model(args)], args.threads, cwd=place, root=root)
+        found = further(functions, few, many, args.repeats)
+    return rates(found, 'frames', 'decoding and encoding alone')
 
 
 def training(args):
@@ -479,6 +527,11 @@ def parse(arguments=None):
     subs['pictures'].add_argument('--models', nargs='+', default=['lite', 'full'], help='Default: lite full')
     subs['pictures'].add_argument('--sizes', nargs='+', default=['600x400', '4000x3000'],
                                   help='Default: 600x400 4000x3000')
+    for name in ('start', 'folder', 'video'):
+        subs[name].add_argument('--before', type=Path, metavar='CHECKOUT',
+                                help='measure the commands of this one, too, side by side')
+    for name in ('folder', 'video'):
+        subs[name].add_argument('--model', help='of each command. Default: its own')
     subs['folder'].add_argument('--photos', type=int, default=12, help='Default: %(default)s')
     subs['video'].add_argument('--frames', type=int, default=60, help='Default: %(default)s')
     return parser.parse_args(arguments)

@@ -97,11 +97,34 @@ def test_a_process_is_measured_by_itself(tmp_path):
         benchmark.process([sys.executable, '-c', 'raise SystemExit("no good")'])
 
 
-def test_each_further_item_is_what_two_counts_differ_by(monkeypatch):
-    monkeypatch.setattr(benchmark, 'process', lambda command, threads: (command[0], 0))
-    args = benchmark.parse(['video', '--repeats', '2'])
-    found = benchmark.further({'a': lambda count: [10 + 3 * count], 'b': lambda count: [count]}, 2, 6, args)
-    assert found == {'a': [3, 3], 'b': [1, 1]}
+def test_memory_is_of_the_process_that_takes_most(tmp_path):
+    child = 'import time; x = bytes(100) * 1_000_000; time.sleep(1)'
+    _, memory = benchmark.process([sys.executable, '-c', 'import subprocess, sys; '
+                                   f'subprocess.run([sys.executable, "-c", {child!r}])'])
+    assert 100 < memory < 150
+
+
+def test_the_command_of_another_checkout_is_its_own(tmp_path):
+    (tmp_path / 'old' / 'lowlight_cyclegan').mkdir(parents=True)
+    (tmp_path / 'old' / 'setup.py').write_text("['lowlight-cyclegan=lowlight_cyclegan.cli:main']")
+    (tmp_path / 'old' / 'lowlight_cyclegan' / 'cli.py').write_text(
+        "import sys\ndef main(): open(sys.argv[1], 'w').write(__file__)")
+    args = benchmark.parse(['start', '--before', str(tmp_path / 'old')])
+    roots = benchmark.checkouts(args)
+    assert list(roots.values()) == [tmp_path / 'old', ROOT]
+    benchmark.process([sys.executable, '-c', benchmark.cli(roots[', before']), tmp_path / 'seen'], cwd=tmp_path,
+                      root=roots[', before'])
+    assert (tmp_path / 'seen').read_text() == str(tmp_path / 'old' / 'lowlight_cyclegan' / 'cli.py')
+    assert 'lowlight_cyclegan.commands' in benchmark.cli(ROOT)
+    assert benchmark.checkouts(benchmark.parse(['start'])) == {'': ROOT}
+
+
+def test_each_further_item_is_what_two_counts_differ_by(capsys):
+    found = benchmark.further({'a': lambda count: (10 + 3 * count, 5), 'b': lambda count: (count, count)}, 2, 6, 2)
+    assert found == {'a': ([3, 3], [5, 5]), 'b': ([1, 1], [6, 6])}
+    rows = dict(benchmark.rates(found, 'frames', 'b'))
+    assert rows['a / b, time'] == [3, 3] and rows['b (frames a second)'] == [1, 1] and rows['b (MB)'] == [6, 6]
+    assert 'b / b, time' not in rows and 'median' in capsys.readouterr().out
 
 
 @pytest.mark.full
@@ -110,4 +133,6 @@ def test_each_further_item_is_what_two_counts_differ_by(monkeypatch):
     ['start'], ['training']], ids=lambda arguments: arguments[0])
 def test_every_benchmark_runs(arguments, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['benchmark.py', *arguments, '--repeats', '1', '--threads', '2'])
+    if arguments[0] in ('start', 'folder', 'video'):
+        sys.argv += ['--before', str(ROOT)]
     benchmark.main()
