@@ -1,5 +1,5 @@
 """Lets BasicSR's setup.py find its version on Python 3.13 and later. Python reads this file where PYTHONPATH names its
-folder, which is meant for one command alone: PYTHONPATH=scripts/python313 pip install ...
+folder, which is meant for one command alone: PYTHONPATH=$PWD/scripts/python313 pip install ...
 
 That setup.py calls exec() in a function and looks for what it defined in locals(), where PEP 667 does not show it.
 """

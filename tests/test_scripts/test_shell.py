@@ -115,3 +115,15 @@ print(y)
     found = subprocess.run([sys.executable, 'setup.py'], cwd=tmp_path, capture_output=True, text=True,
                            env={**os.environ, 'PYTHONPATH': str(ROOT / 'scripts' / 'python313')})
     assert found.stdout.split() == ['1.4.2', '1'], found.stderr
+
+
+@pytest.mark.parametrize('readme', ['README.md', 'scripts/README.md'])
+def test_readme_names_that_folder_wherever_pip_builds(readme, tmp_path):
+    """pip runs a setup.py in the folder of its sources."""
+    line, = (line for line in (ROOT / readme).read_text().splitlines() if line.startswith('PYTHONPATH='))
+    (tmp_path / 'pip').write_text(f"""#!/bin/bash
+[ "$1" = install ] && cd {tmp_path} && {sys.executable} -c 'import sitecustomize; print(sitecustomize.__file__)'
+""")
+    (tmp_path / 'pip').chmod(0o755)
+    found = bash('-c', line, cwd=ROOT, env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}'})
+    assert Path(found.stdout.strip()) == ROOT / 'scripts' / 'python313' / 'sitecustomize.py', found.stderr
