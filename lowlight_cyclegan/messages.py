@@ -54,10 +54,18 @@ def first_line(error: BaseException) -> str:
 def explain(error: BaseException) -> str:
     """The lines of an error of the library: those of a ValueError, file and reason of an OSError."""
     if not isinstance(error, OSError) or error.errno is None:
-        return str(error) or type(error).__name__
+        return _as_raised(error) or type(error).__name__
     file = error.filename2 or error.filename
     room = ': make room and give the same command again' if error.errno == errno.ENOSPC else ''
     return f'{file}: {error.strerror}{room}' if file else f'{error.strerror}{room}'
+
+
+def _as_raised(error: BaseException) -> str:
+    """What an exception says, without the traceback that a data loader's worker puts before it."""
+    text, name = str(error), f'\n{type(error).__name__}: '
+    if 'in DataLoader worker process' in text and name in text:
+        return text.rpartition(name)[2].strip()
+    return text
 
 
 def explain_run(error: BaseException) -> str | None:

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from lowlight_cyclegan import messages
 
@@ -55,3 +56,21 @@ def test_explanations():
 def test_a_worker_lost_in_the_middle_of_a_message(error):
     line = messages.explain_run(error)
     assert line.startswith('A DataLoader worker was lost') and line.endswith('Continue with --auto_resume.')
+
+
+@pytest.mark.parametrize('kind', [ValueError, FileNotFoundError])
+def test_what_a_data_loader_worker_raises_is_its_line_alone(kind):
+    """torch hands on the traceback of the worker as the text of the exception."""
+
+    class Data(torch.utils.data.Dataset):
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            raise kind("dataroot_lq: 'x/1.png' cannot be read (empty file)")
+
+    with pytest.raises(kind) as raised:
+        list(torch.utils.data.DataLoader(Data(), num_workers=1))
+    assert 'Traceback' in str(raised.value)
+    assert messages.explain_run(raised.value) == "dataroot_lq: 'x/1.png' cannot be read (empty file)"
