@@ -104,7 +104,8 @@ def _file_problems(where: str, dataset: Options) -> Problems:
                 yield from _lmdb_problems(label, folder)
     lists: dict[str, list[str]] = {}
     for key in ('names', 'exclude_names', 'meta_info_file'):
-        if isinstance(dataset.get(key), str):
+        # (A key that belongs to another dataset is said to be unknown, elsewhere.)
+        if isinstance(dataset.get(key), str) and key in DATASETS.get(dataset['type'], (key, )):
             try:
                 lists[key] = read_name_list(dataset[key], f'{where}:{key}')
             except ValueError as error:

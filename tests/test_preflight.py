@@ -229,6 +229,12 @@ def test_paired_folders_match(problems, toy_run):
     assert lines == ['datasets:val:dataroot_gt: no picture named 7 in data/high, so the pairs are incomplete']
 
 
+def test_a_list_of_another_dataset_is_an_unknown_key_alone(problems):
+    """PairedImageDataset knows no names; those of the list are two of eleven."""
+    line, = problems('datasets:val:type=PairedImageDataset')
+    assert line.startswith('datasets:val:names: unknown key')
+
+
 def test_extensions_of_a_pair(problems, toy_run):
     """BasicSR's dataset pairs whole names, and counts every file."""
     change = ('datasets:val:type=PairedImageDataset', 'datasets:val:names=~')

@@ -91,13 +91,25 @@ class Validator:
         return self._report(dataset_name, rows, iteration, tb_logger) if rank == 0 else set()
 
     def measure(self, images):
-        """Metrics of one image that its data allows: those that compare need ``img2``."""
+        """Metrics of one image that its data allows: those that compare need ``img2``.
+
+        Raises:
+            ValueError: A metric fails, as some do on small or flat pictures.
+        """
         results = {}
         for name, metric_opt in (self.opt['val'].get('metrics') or {}).items():
             img2 = inspect.signature(METRIC_REGISTRY.get(metric_opt['type'])).parameters.get('img2')
             if 'img2' in images or img2 is None or img2.default is not inspect.Parameter.empty:
                 metric_opt = {k: v for k, v in metric_opt.items() if k != 'better'}
-                results[name] = float(calculate_metric(images, metric_opt))
+                try:
+                    results[name] = float(calculate_metric(images, metric_opt))
+                except (MemoryError, torch.cuda.OutOfMemoryError):
+                    raise
+                except Exception as error:  # BasicSR's metrics answer what they cannot measure with every kind
+                    height, width = images['img'].shape[:2]
+                    hint = '; calculate_niqe_tolerant gives nan there' if metric_opt['type'] == 'calculate_niqe' else ''
+                    raise ValueError(f"val:metrics:{name}: {metric_opt['type']} cannot measure a picture of "
+                                     f'{width}x{height} ({str(error).strip().partition(chr(10))[0]}){hint}') from error
         return results
 
     def _picture_path(self, dataset_name, img_name, iteration):

@@ -573,6 +573,14 @@ def test_a_validation_that_fails_costs_nothing(toy_model, tmp_path):
     assert states(tmp_path) == ['10.state', '5.state']
 
 
+def test_a_metric_that_fails_on_a_picture_is_named(toy_model):
+    """BasicSR's NIQE raises on pictures below two of its blocks."""
+    toy_model.opt['val']['metrics'] = {'niqe': {'type': 'calculate_niqe', 'crop_border': 0}}
+    said = r'^val:metrics:niqe: calculate_niqe cannot measure a picture of .* calculate_niqe_tolerant gives nan there'
+    with pytest.raises(ValueError, match=said):
+        toy_model.validation(DataLoader(ToyPairs()), 5, None)
+
+
 def test_best_values_of_a_validation_after_the_checkpoint_are_known_on_resume(toy_model, toy_opt, monkeypatch):
     values = iter([20.0, 30.0, 10.0, 25.0])
     monkeypatch.setattr(toy_model.validator, 'measure', lambda images: {'psnr': next(values)})
