@@ -170,6 +170,9 @@ def _network_problems(opt: Options, is_train: bool) -> Problems:
         if net is None or not is_train or not ours or not height:
             continue
         names = [name for name, _ in net.named_parameters()]
+        if not names:
+            yield f'{key}: {opt[key]["type"]} has no parameters, there is nothing to train'
+            continue
         for prefix in get(opt, f'train:fixed_{key.removeprefix("network_")}') or ():
             if not any(name.startswith(prefix) for name in names):
                 yield f'train:fixed_{key[8:]}: no parameter of {key} begins with {prefix!r}'

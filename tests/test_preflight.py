@@ -180,6 +180,7 @@ def test_removed_option_is_named(problems, key):
     ('network_d_a:num_layer=7', 'network_d_a: does not take crops of 32x32 (datasets:train:gt_size): '),
     ('network_f:num_out_ch=1', 'network_f: makes (1, 1, 32, 32) of (1, 3, 32, 32), where the shape must stay'),
     ('network_g:num_feat=-8', 'network_g: '),
+    ('network_g={type: GammaCurve, gamma: 0.4}', 'network_g: GammaCurve has no parameters, there is nothing to train'),
     ('datasets:train:crop_scale=[1, 0.5]', 'datasets:train:crop_scale: must be [smallest, largest], both above 0 and'),
     ('datasets:train:crop_scale=[0, 1]', 'datasets:train:crop_scale: must be [smallest, largest], both above 0 and'),
     ('datasets:train:crop_scale=0.5', 'datasets:train:crop_scale: must be [smallest, largest], both above 0 and up'),
