@@ -67,5 +67,5 @@ setup(
     },
     include_package_data=False,
     zip_safe=False,
-    entry_points={'console_scripts': ['lowlight-cyclegan=lowlight_cyclegan.commands:main']},
+    entry_points={'console_scripts': ['lowlight-cyclegan=lowlight_cyclegan.commands:console']},
 )

@@ -1,5 +1,5 @@
 """``python -m lowlight_cyclegan``: the console command."""
-from .commands import main
+from .commands import console
 
 if __name__ == '__main__':
-    main()
+    console()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import torch
 from pathlib import Path
+from PIL import Image
 
 from lowlight_cyclegan import __version__
 from lowlight_cyclegan import commands as cli
@@ -120,12 +121,66 @@ def test_info_names_what_is_registered(capsys):
         assert sorted(found[key]) == sorted(ours)
 
 
-@pytest.mark.parametrize('command', ['info', 'info lite', '--help', '--version', 'enhance --help', 'data lol --help',
-                                     'train --help', 'video --help', 'web --help', 'export --help', 'evaluate --help'])
+@pytest.mark.parametrize('command', ['info', 'info lite', '--help', '--version', 'data --help', 'data lol --help',
+                                     'enhance --help', 'train --help', 'video --help', 'web --help', 'export --help', 'evaluate --help'])
 def test_commands_without_a_network_load_no_torch(command):
     code = f'import sys; sys.argv = ["x", *{command.split()!r}]\ntry:\n from lowlight_cyclegan.commands import main; ' \
            'main()\nfinally: print([m for m in ("torch", "basicsr", "cv2") if m in sys.modules], file=sys.stderr)'
     assert python('-c', code).stderr.strip().endswith('[]')
+
+
+QUICK_END = """
+import atexit, sys, threading, time, types
+from lowlight_cyclegan import commands
+
+
+class Library:
+    def __del__(self):
+        print('unloaded')
+
+
+def stand_in(argv=None):
+    library = sys.modules['torch'] = types.ModuleType('torch')
+    library.held = Library()
+    atexit.register(print, 'handler')
+    threading.Thread(target=lambda: (time.sleep(0.3), print('thread'))).start()
+    print('done', end=' ')
+    if 'fail' in sys.argv:
+        raise SystemExit('why')
+
+
+commands.main = stand_in
+commands.console()
+"""
+
+
+@pytest.mark.parametrize('arguments, output', [
+    (['enhance'], 'done thread handler'), (['train'], 'done thread handler unloaded'),
+    (['enhance', 'fail'], 'done thread handler unloaded')])
+def test_a_command_that_did_its_work_leaves_torch_to_the_system(arguments, output):
+    """Its threads, exit handlers and buffered lines come first."""
+    run = python('-c', QUICK_END, *arguments)
+    failed = 'fail' in arguments
+    assert run.stdout.split() == output.split() and (run.returncode, run.stderr) == (failed, 'why\n' if failed else '')
+
+
+PEAK = """
+import resource, subprocess, sys
+subprocess.run([sys.executable, *sys.argv[1:]], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.full
+@pytest.mark.skipif(sys.platform != 'linux', reason='in KiB there')
+def test_enhance_takes_little_more_memory_than_torch(tmp_path):
+    """Its peak, which was once where torch was unloaded."""
+    source = tmp_path / 'dark.png'
+    Image.new('RGB', (50, 40), (20, 20, 20)).save(source)
+    torch_alone, enhance = (float(python('-c', PEAK, *command).stdout) for command in (
+        ['-c', 'import os, torch; os._exit(0)'],
+        ['-m', 'lowlight_cyclegan', 'enhance', source, '-o', tmp_path / 'bright.png']))
+    assert enhance < torch_alone + 110 and (tmp_path / 'bright.png').exists()
 
 
 @pytest.mark.parametrize('arguments, code', [
