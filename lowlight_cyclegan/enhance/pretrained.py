@@ -79,7 +79,7 @@ def load_pretrained(name_or_path: str | os.PathLike, options: str | os.PathLike 
     options = options or known or infer_options(state, path)
     try:
         network = build_network(options)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise ValueError(f'{path}: its options build no network ({_line(error)})') from error
     try:
         network.load_state_dict({key: without_subnormals(value.float()) for key, value in state.items()})
@@ -182,6 +182,9 @@ def infer_options(state: dict[str, Tensor], path: str | os.PathLike = 'the state
             options['aspp_width'] = len(state['encoder.aspp.pool.0.weight'])
     except KeyError as error:
         raise ValueError(f'{path}: is none of our generators (no {error}): give its option file') from error
+    except (IndexError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f'{path}: is none of our generators (a weight has other dimensions): give its option '
+                         'file') from error
     if 'exposure.linear.weight' in state:
         raise ValueError(f'{path}: the constants of its head (gain) are not among its weights: give its option file')
     return options

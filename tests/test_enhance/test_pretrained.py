@@ -59,6 +59,17 @@ def test_options_are_inferred_from_shapes(tmp_path, change):
     assert same(net, load_pretrained(tmp_path / 'net_g_5.pth')[0])
 
 
+@pytest.mark.parametrize('change', [lambda w: w.flatten()[1:], lambda w: w.new_zeros(()), lambda w: w.new_zeros(0),
+                                    lambda w: w[None], lambda w: w[:1]])
+def test_weights_of_other_dimensions_are_one_line(net, change, tmp_path):
+    state, path = net.state_dict(), tmp_path / 'x.pth'
+    for key in ('encoder.stem.1.weight', 'transformer.0.body.1.weight', 'transformer.0.ema.gn.weight',
+                'encoder.aspp.pool.0.weight'):
+        torch.save({'params': {**state, key: change(state[key])}}, path)
+        with pytest.raises(ValueError, match=r'x.pth: (is none of our generators|does not fit|its options build)'):
+            load_pretrained(path)
+
+
 def test_checkpoint_of_a_run_takes_the_options_of_the_run(tmp_path):
     options = {**NETWORK, 'head': 'gain', 'gain_mean': 0.3}
     nets = [build_network(dict(options)).eval() for _ in range(2)]
