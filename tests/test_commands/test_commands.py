@@ -121,8 +121,9 @@ def test_info_names_what_is_registered(capsys):
         assert sorted(found[key]) == sorted(ours)
 
 
-@pytest.mark.parametrize('command', ['info', 'info lite', '--help', '--version', 'data --help', 'data lol --help',
-                                     'enhance --help', 'train --help', 'video --help', 'web --help', 'export --help', 'evaluate --help'])
+@pytest.mark.parametrize('command', [
+    'info', 'info lite', '--help', '--version', 'data --help', 'data lol --help', 'enhance --help', 'train --help',
+    'video --help', 'web --help', 'export --help', 'evaluate --help'])
 def test_commands_without_a_network_load_no_torch(command):
     code = f'import sys; sys.argv = ["x", *{command.split()!r}]\ntry:\n from lowlight_cyclegan.commands import main; ' \
            'main()\nfinally: print([m for m in ("torch", "basicsr", "cv2") if m in sys.modules], file=sys.stderr)'
