@@ -29,7 +29,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     install_requires=[
-        'torch>=2.4',  # the oldest that the tests pass with
+        'torch>=2.4',  # get_autocast_dtype came with it; the tests are run with 2.14
         'torchvision',
         # No release builds on 3.13 by itself, see scripts/python313: there, the extra `train` brings it.
         f'{BASICSR}; python_version < "3.13"',
