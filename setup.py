@@ -43,7 +43,6 @@ setup(
         'simplejpeg',
         'tifffile',
         'safetensors',
-        'huggingface_hub',
         'psutil',
         'shtab',
     ],

@@ -1,4 +1,4 @@
-"""Networks with their weights: bundled ones, from files that say what they hold, from training runs, from the hub."""
+"""Networks with their weights: bundled ones, from files that say what they hold, from training runs."""
 from __future__ import annotations
 
 import contextlib
@@ -35,8 +35,8 @@ def card(name: str) -> str:
         return f.read()
 
 
-def load_pretrained(name_or_path: str | os.PathLike, options: str | os.PathLike | dict | None = None,
-                    hub: dict | None = None) -> tuple[nn.Module, dict, str]:
+def load_pretrained(name_or_path: str | os.PathLike,
+                    options: str | os.PathLike | dict | None = None) -> tuple[nn.Module, dict, str]:
     """Build a generator and load its weights.
 
     Args:
@@ -45,12 +45,10 @@ def load_pretrained(name_or_path: str | os.PathLike, options: str | os.PathLike 
             - a name of bundled weights (:func:`bundled`);
             - a ``.safetensors`` file of ours, which says what it holds;
             - a ``.pth`` file of BasicSR's format or of the original CycleGAN; averaged weights are preferred;
-            - a folder with config.json and model.safetensors, as the Hugging Face hub has it;
-            - ``user/name`` on that hub.
+            - a folder with config.json and model.safetensors, as the Hugging Face hub has it.
         options: Option file with a ``network_g``, or the options of network_g themselves, for files
             that do not say what they hold. Without them, those of the training run that the file lies in are taken, and
             else they are inferred from the shapes.
-        hub: Arguments of ``huggingface_hub.snapshot_download``.
 
     Returns:
         The network on the CPU, fp32, in evaluation mode without gradients; the options
@@ -63,12 +61,8 @@ def load_pretrained(name_or_path: str | os.PathLike, options: str | os.PathLike 
     if str(name_or_path) in bundled():
         path = osp.join(BUNDLED, f'{name_or_path}.safetensors')
     elif not osp.exists(path):
-        # user/name on the hub; three parts, a dot or a leading slash can only be a path
-        if path.count('/') == 1 and not path.startswith(('.', '/')) and not osp.splitext(path)[1]:
-            path = _from_hub(path, hub or {})
-        else:
-            raise ValueError(f'{name_or_path}: no such file, and no bundled weights have that name'
-                             f'{nearest(name_or_path, bundled())}')
+        raise ValueError(f'{name_or_path}: no such file, and no bundled weights have that name'
+                         f'{nearest(name_or_path, bundled())}')
     if osp.isdir(path):
         path = osp.join(path, WEIGHTS)
         if not osp.exists(path):
@@ -195,19 +189,15 @@ def _from_safetensors(path: str) -> tuple[dict[str, Tensor], dict | None]:
     try:
         with safe_open(path, 'pt') as f:
             state, text = {key: f.get_tensor(key) for key in f.keys()}, (f.metadata() or {}).get('network_g')
-        return state, json.loads(text) if text else _beside(path)
+        config = osp.join(osp.dirname(path), CONFIG)
+        if not text and osp.exists(config):
+            with open(config, encoding='utf-8') as file:
+                text = file.read()
+        return state, json.loads(text) if text else None
     except (OSError, ValueError) as error:
         raise ValueError(f'{path}: cannot be read ({_line(error)})') from error
     except Exception as error:  # SafetensorError derives from Exception alone
         raise ValueError(f'{path}: is no safetensors file ({_line(error)})') from error
-
-
-def _beside(path: str) -> dict | None:
-    config = osp.join(osp.dirname(path), CONFIG)
-    if not osp.exists(config):
-        return None
-    with open(config, encoding='utf-8') as f:
-        return json.load(f)
 
 
 def _from_checkpoint(path: str) -> tuple[dict[str, Tensor], dict | None]:
@@ -236,14 +226,6 @@ def _network_options(path: str) -> dict:
     except (KeyError, TypeError):
         raise ValueError(f'{path}: network_g: needs a type that is registered') from None
     return options  # type: ignore[return-value]
-
-
-def _from_hub(name: str, arguments: dict) -> str:
-    from huggingface_hub import snapshot_download
-    try:
-        return snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS], **arguments)
-    except Exception as error:  # no network, no such repository, no access: the hub's errors share no base
-        raise ValueError(f'{name}: no such file, and the Hugging Face hub gives none ({_line(error)})') from error
 
 
 def _line(error: Exception) -> str:
