@@ -44,7 +44,6 @@ setup(
         'tifffile',
         'safetensors',
         'psutil',
-        'shtab',
     ],
     extras_require={
         'train': [BASICSR],

@@ -19,7 +19,7 @@ from typing import NoReturn
 from lowlight_cyclegan.messages import explain, explain_run, fail, raise_interrupted
 
 COMMANDS = ('enhance', 'video', 'web', 'export', 'train', 'test', 'data', 'evaluate', 'ablate', 'info', 'attach',
-            'detach', 'completion')
+            'detach')
 NETWORK_ONLY = ('enhance', 'video', 'export')  # run a network in this process alone, with nothing left to wind up
 EPILOG = """exit codes: 0 done, 1 failed, with a line that says why, 2 wrong command line, 130 interrupted.
 COMMAND --help says more."""

@@ -199,14 +199,6 @@ def test_data_loads_torch_only_to_compute(arguments, code, tmp_path, monkeypatch
     assert run.returncode == code and run.stdout.endswith('[]\n'), run.stdout + run.stderr
 
 
-@pytest.mark.parametrize('shell', ['bash', 'zsh', 'tcsh'])
-def test_completion_knows_every_command_and_flag(capsys, shell):
-    cli.main(['completion', shell])
-    text = capsys.readouterr().out
-    for word in ('enhance', 'ablate', 'strength', 'smoothing', 'opset', 'force_yml'):
-        assert word in text
-
-
 @pytest.fixture
 def command(forked, toy_run, monkeypatch):
     """Function that runs a command line of ours in the folder of the toy run."""
