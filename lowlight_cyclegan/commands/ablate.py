@@ -3,8 +3,6 @@ from __future__ import annotations
 
 import argparse
 
-from lowlight_cyclegan.messages import explain, fail
-
 HELP = 'train the generator without and with EMA and ASPP, and tabulate the four'
 INTERRUPTED = 'Interrupted; the same command continues.'
 
@@ -21,7 +19,4 @@ def run(args: argparse.Namespace) -> None:
     import lowlight_cyclegan
     lowlight_cyclegan.register()
     from lowlight_cyclegan.training.ablation import ablate
-    try:
-        ablate(args.opt, args.budget, args.seeds, args.output, force_yml=args.force_yml)
-    except (ValueError, OSError) as error:
-        fail(explain(error))
+    ablate(args.opt, args.budget, args.seeds, args.output, force_yml=args.force_yml)

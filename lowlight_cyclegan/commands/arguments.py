@@ -5,6 +5,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from lowlight_cyclegan.config import DEFAULT_MODEL
+
 
 def number(low: float, high: float, kind: Callable[[str], Any] = float) -> Callable[[str], Any]:
     """A number from low to high, both included."""
@@ -28,14 +30,6 @@ def natural(text: str) -> int:
     return int(text)
 
 
-def size(text: str) -> tuple[int, int]:
-    """Width and height, written as 600x400."""
-    width, _, height = text.partition('x')
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f'write it as 600x400, found {text!r}')
-    return int(width), int(height)
-
-
 def path(text: str) -> str:
     """Anything but nothing."""
     if not text:
@@ -50,4 +44,18 @@ def part_of_name(text: str) -> str:
     return text
 
 
-strength = number(0, 1)
+def add_weights(parser: argparse._ActionsContainer) -> None:
+    """Which network."""
+    parser.add_argument('--model', default=DEFAULT_MODEL, metavar='NAME|FILE',
+                        help='name of packaged weights, file or folder. Default: %(default)s')
+    parser.add_argument('--options', metavar='FILE.yml', help='option file of weights that do not say what they hold')
+
+
+def add_network(parser: argparse._ActionsContainer) -> None:
+    """Which network, and how it runs."""
+    add_weights(parser)
+    parser.add_argument('--mode', choices=['auto', 'direct', 'exact', 'guided'], default='auto',
+                        help='in one piece, in tiles with the same result, or the effect of a reduced copy; everyday '
+                        'takes any size. Default: by size and memory')
+    parser.add_argument('--device', help='default: cuda where there is one, else cpu')
+    parser.add_argument('--precision', choices=['auto', 'fp32', 'bf16'], default='auto', help='default: by device')

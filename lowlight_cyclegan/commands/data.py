@@ -4,7 +4,6 @@ from __future__ import annotations
 import argparse
 from os import path as osp
 
-from lowlight_cyclegan.messages import explain, fail
 from .arguments import natural, number
 
 HELP = 'check a downloaded dataset and lay it out, make test images, or find what two datasets share'
@@ -65,10 +64,7 @@ def _add_target(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    try:
-        args.work(args)
-    except (ValueError, OSError) as error:
-        fail(explain(error))
+    args.work(args)
 
 
 def _prepare(args: argparse.Namespace) -> None:

@@ -3,9 +3,7 @@ from __future__ import annotations
 
 import argparse
 
-from lowlight_cyclegan.config import DEFAULT_MODEL
-from lowlight_cyclegan.messages import fail, first_line
-from .arguments import number, part_of_name, path, strength
+from .arguments import add_network, number, part_of_name, path
 
 HELP = 'brighten dark photos: files and folders'
 DESCRIPTION = """Brighten dark photos: JPEG, PNG, WebP, AVIF, BMP, TIFF, HEIC, JPEG 2000, PPM, camera RAW.
@@ -36,33 +34,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='larger photos are refused. Default: %(default)s')
     parser.add_argument('--json', action='store_true', help='print a report for programs instead of lines')
     network = parser.add_argument_group('network')
-    network.add_argument('--model', default=DEFAULT_MODEL, help='name of packaged weights, file or folder. Default: '
-                         '%(default)s')
-    network.add_argument('--options', metavar='FILE.yml', help='option file of weights that do not say what they hold')
+    add_network(network)
     network.add_argument('--strength', type=number(0, 2), default=1.0, metavar='0-2',
                          help='0 leaves the photo, 1 is the network, more exaggerates. Default: %(default)s')
-    network.add_argument('--mode', choices=['auto', 'direct', 'exact', 'guided'], default='auto',
-                         help='of large photos: in one piece, in tiles with the same result, or the effect of a '
-                         'reduced copy. Default: by size and memory')
     network.add_argument('--self-ensemble', action='store_true',
                          help='mean over the four flips of a photo: a little better, four times slower')
-    network.add_argument('--denoise', type=strength, default=0.0, metavar='0-1',
+    network.add_argument('--denoise', type=number(0, 1), default=0.0, metavar='0-1',
                          help='how far to smooth the noise that is left, and fine texture with it. Default: 0')
-    network.add_argument('--device', help='default: cuda where there is one, else cpu')
-    network.add_argument('--precision', choices=['auto', 'fp32', 'bf16'], default='auto', help='default: by device')
 
 
 def run(args: argparse.Namespace) -> None:
     from lowlight_cyclegan.enhance.inference import keep_freed_memory
     from lowlight_cyclegan.photos.batch import enhance_photos
     keep_freed_memory()
-    try:
-        report = enhance_photos(
-            args.input, args.output, args.suffix, args.format, args.quality, args.overwrite,
-            round(args.max_megapixels * 1e6), model=args.model, options=args.options, device=args.device,
-            precision=args.precision, mode=args.mode, strength=args.strength, self_ensemble=args.self_ensemble,
-            denoise=args.denoise, as_json=args.json)
-    except (ValueError, OSError) as error:
-        fail(first_line(error))
+    report = enhance_photos(
+        args.input, args.output, args.suffix, args.format, args.quality, args.overwrite,
+        round(args.max_megapixels * 1e6), model=args.model, options=args.options, device=args.device,
+        precision=args.precision, mode=args.mode, strength=args.strength, self_ensemble=args.self_ensemble,
+        denoise=args.denoise, as_json=args.json)
     if report.exit_code:
         raise SystemExit(report.exit_code)

@@ -4,10 +4,9 @@ from __future__ import annotations
 import argparse
 from os import path as osp
 
-from lowlight_cyclegan.config import DEFAULT_MODEL
 from lowlight_cyclegan.messages import fail, first_line
 from lowlight_cyclegan.video.codecs import CODECS, CONTAINERS
-from .arguments import path
+from .arguments import add_network, path
 
 HELP = 'brighten a dark video, with its sound'
 INTERRUPTED = 'Interrupted; the same command continues.'
@@ -20,12 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-o', '--output', type=path, metavar='OUTPUT', help='its suffix gives the container (.mkv '
                         'takes every sound and subtitle format). Default: INPUT with _enhanced before the suffix, '
                         'which is .mkv where that of INPUT is none of ' + ', '.join(CONTAINERS))
-    parser.add_argument('--model', default=DEFAULT_MODEL, metavar='NAME|FILE', help='weights. Default: %(default)s')
-    parser.add_argument('--options', metavar='FILE.yml', help='option file of weights that do not say what they hold')
+    add_network(parser)
     parser.add_argument('--strength', type=float, default=1.0, metavar='0..2', help='0 leaves the video. Default: 1')
-    parser.add_argument('--mode', choices=['auto', 'direct', 'exact', 'guided'], default='auto',
-                        help='of the frames, as of photos. Default: guided above 600 pixels of the longer side, '
-                        'else direct')
     parser.add_argument('--smoothing', type=float, default=1.0, metavar='SECONDS',
                         help='over which brightness adapts within a scene; 0: every frame for itself. Default: 1')
     parser.add_argument('--codec', choices=list(CODECS), help='default: vp9 in .webm, else h264; ffv1 is lossless')
@@ -34,8 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         + ', '.join(f'{codec.crf} for {name}' for name, codec in CODECS.items() if codec.crf))
     parser.add_argument('--skip-damaged', action='store_true', help='go on where the video is damaged or truncated, '
                         'without what cannot be decoded')
-    parser.add_argument('--device', help='default: cuda where there is one, else cpu')
-    parser.add_argument('--precision', choices=['auto', 'fp32', 'bf16'], default='auto', help='default: %(default)s')
     parser.add_argument('--overwrite', action='store_true', help='replace OUTPUT, and start anew where a run with '
                         'other settings was interrupted')
 
@@ -61,6 +54,4 @@ def run(args: argparse.Namespace) -> None:
                                args.overwrite, args.skip_damaged, say=print, progress=True)
     except (av.FFmpegError, OSError, RuntimeError, MemoryError) as error:
         fail(f'{output}: {first_line(error)}; the same command continues')
-    except ValueError as error:
-        fail(str(error))
     print(f'{output}: {frames} frames')

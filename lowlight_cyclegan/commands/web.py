@@ -7,7 +7,6 @@ from dataclasses import asdict, fields
 
 from .arguments import number
 from lowlight_cyclegan.config import DEFAULT_MODEL
-from lowlight_cyclegan.messages import fail
 from lowlight_cyclegan.web.limits import Limits
 
 HELP = 'brighten photos in the browser: serves a page'
@@ -48,7 +47,4 @@ def run(args: argparse.Namespace) -> None:
     from lowlight_cyclegan.web.server import serve
     keep_freed_memory()
     limits = Limits(**{field.name: getattr(args, field.name) for field in fields(Limits)})
-    try:
-        serve(args.model, args.host, args.port, args.device, limits, args.root_path)
-    except (ValueError, OSError) as error:
-        fail(str(error))
+    serve(args.model, args.host, args.port, args.device, limits, args.root_path)
