@@ -1,4 +1,4 @@
-"""Export of a generator for other runtimes: ONNX and torch.export, any batch, height and width.
+"""Export of a generator to ONNX, any batch, height and width.
 
 The exported graph takes RGB as (n, 3, h, w) float32 in [0, 1], h and w at least 32, and returns the same.
 """
@@ -10,7 +10,7 @@ import io
 import logging
 import os
 import torch
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,7 +24,6 @@ __all__ = ['ExportWrapper', 'Exported', 'check', 'export']
 TRACED = (2, 3, 99, 130)
 CHECKED = ((1, 3, 32, 32), (1, 3, 33, 47), (3, 3, 101, 66), (1, 3, 144, 256), (1, 3, 262, 175))
 TOLERANCE = {False: 5e-4, True: 2 / 255}  # by fp16: an eighth of a grey level, two grey levels
-OLDEST_OPSET = 18
 # The oldest onnxruntime that loads a file of at most this opset and of at most this version of ONNX's format, as tried.
 LOADED_FROM = (((19, '1.15'), (20, '1.17'), (21, '1.18'), (23, '1.23')), ((9, '1.15'), (10, '1.18'), (11, '1.23')))
 
@@ -37,12 +36,12 @@ class Exported:
         differences: Largest absolute difference from PyTorch, in [0, 1], by input shape.
         size: Of the file, in bytes.
         full_size: What it would be in full precision.
-        onnxruntime: The oldest version that loads it, None for torch.export.
+        onnxruntime: The oldest version that loads it.
     """
     differences: dict[tuple[int, ...], float]
     size: int
     full_size: int
-    onnxruntime: str | None
+    onnxruntime: str
 
 
 class ExportWrapper(nn.Module):
@@ -93,41 +92,32 @@ def _area(size_in: int, size_out: int, dtype: torch.dtype) -> Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
-def export(network: nn.Module, path: str | os.PathLike, form: str = 'onnx', fp16: bool = False,
-           opset: int | None = None) -> Exported:
+def export(network: nn.Module, path: str | os.PathLike, fp16: bool = False) -> Exported:
     """Export a generator, run the result and write it if it agrees with PyTorch at sizes it was not traced at.
 
     Args:
         network: (n, 3, h, w) in [-1, 1] -> the same, fp32.
         path: File to write; it is complete or absent.
-        form: 'onnx' or 'torch-export'.
-        fp16: ONNX with half-precision weights.
-        opset: Of ONNX; None is PyTorch's choice.
+        fp16: Half-precision weights.
 
     Raises:
-        ImportError: If a package is missing, in one line.
-        ValueError: If the graph cannot be made, or disagrees.
+        ValueError: If a package is missing, or the graph cannot be made, or disagrees.
         OSError: If the file cannot be written.
     """
-    if form == 'onnx':
-        try:
-            import onnx  # noqa: F401
-            import onnxruntime  # noqa: F401
-            import onnxscript  # noqa: F401
-        except ImportError as error:
-            raise ImportError('export to ONNX needs onnx, onnxscript and onnxruntime: pip install '
-                              '"lowlight_cyclegan[export]"') from error
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ValueError('export needs onnx, onnxscript and onnxruntime: pip install "lowlight_cyclegan[export]"'
+                         ) from error
     network = network.eval().float().cpu()
     with torch.no_grad():
         program = _trace(ExportWrapper(network))
-    if form == 'onnx':
-        full, loaded_from = _onnx(program, opset)
-        data = _halved(full) if fp16 else full
-    else:
-        full, loaded_from = _pt2(program), None
-        data = full
+    full, loaded_from = _onnx(program)
+    data = _halved(full) if fp16 else full
     try:
-        differences = check(network, data, form)
+        differences = check(network, _session(data))
     except Exception as error:  # onnxruntime's errors share no base
         raise ValueError(f'{path}: not written: the exported graph does not run ({first_line(error)})') from error
     worst = max(differences, key=lambda shape: differences[shape])
@@ -147,31 +137,19 @@ def _trace(wrapper: ExportWrapper) -> torch.export.ExportedProgram:
         raise ValueError(f'{type(wrapper.network).__name__} cannot be exported: {first_line(error)}') from error
 
 
-def _pt2(program: torch.export.ExportedProgram) -> bytes:
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    return buffer.getvalue()
-
-
-def _onnx(program: torch.export.ExportedProgram, opset: int | None) -> tuple[bytes, str]:
+def _onnx(program: torch.export.ExportedProgram) -> tuple[bytes, str]:
     import onnx
-    newest = onnx.defs.onnx_opset_version()
-    if opset is not None and not OLDEST_OPSET <= opset <= newest:
-        raise ValueError(f'opset {opset}: must be from {OLDEST_OPSET}, the oldest PyTorch exports to, to {newest}')
     logging.disable(logging.ERROR)  # a conversion that fails is found below, and told in one line
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             model = torch.onnx.export(
-                program, (), input_names=['image'], output_names=['enhanced'], opset_version=opset, dynamo=True,
-                external_data=False, verbose=False).model_proto
+                program, (), input_names=['image'], output_names=['enhanced'], dynamo=True, external_data=False,
+                verbose=False).model_proto
     except Exception as error:
-        raise ValueError(f'ONNX does not take the graph{f" in opset {opset}" if opset else ""}: '
-                         f'{first_line(error)}') from error
+        raise ValueError(f'ONNX does not take the graph: {first_line(error)}') from error
     finally:
         logging.disable(logging.NOTSET)
     version = next(entry.version for entry in model.opset_import if not entry.domain)
-    if opset not in (None, version):
-        raise ValueError(f'opset {opset}: the graph cannot be converted to it; opset {version} works')
     onnx.helper.set_model_props(model, {'layout': 'NCHW', 'channels': 'RGB', 'range': '[0, 1]'})
     onnx.checker.check_model(model)
     return model.SerializeToString(), _loaded_from(version, model.ir_version)
@@ -197,13 +175,11 @@ def _halved(data: bytes) -> bytes:
     return model.SerializeToString()
 
 
-def check(network: nn.Module, data: bytes, form: str,
-          shapes: Iterable[tuple[int, ...]] = CHECKED) -> dict[tuple[int, ...], float]:
-    """Largest absolute difference between an exported file's content and its network, by input shape, in [0, 1]."""
-    call = _onnx_session(data) if form == 'onnx' else torch.export.load(io.BytesIO(data)).module()
+def check(network: nn.Module, call: Callable[[Tensor], Tensor]) -> dict[tuple[int, ...], float]:
+    """Largest absolute difference between an exported graph and its network, by input shape, in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
-    differences = {}
-    for shape in shapes:
+    differences: dict[tuple[int, ...], float] = {}
+    for shape in CHECKED:
         x = F.interpolate(torch.rand(*shape[:2], 8, 8, generator=generator), shape[2:], mode='bilinear') * 0.2
         x = (x + 0.02 * torch.rand(shape, generator=generator)).clamp(0, 1)
         with torch.no_grad():
@@ -211,7 +187,7 @@ def check(network: nn.Module, data: bytes, form: str,
     return differences
 
 
-def _onnx_session(data: bytes) -> Callable[[Tensor], Tensor]:
+def _session(data: bytes) -> Callable[[Tensor], Tensor]:
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what it says is raised as well

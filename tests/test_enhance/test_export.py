@@ -60,19 +60,11 @@ def test_onnx_runs_at_other_sizes(tmp_path, monkeypatch, traced, fp16):
     assert os.listdir(tmp_path) == ['toy.onnx']
 
 
-@pytest.mark.full
-def test_torch_export_runs_at_other_sizes(tmp_path, monkeypatch, traced):
-    monkeypatch.setattr(export_module, '_trace', lambda wrapper: traced[1])
-    path = str(tmp_path / 'toy.pt2')
-    assert max(export(traced[0], path, 'torch-export').differences.values()) < 1e-5
-    assert torch.export.load(path).module()(torch.rand(1, 3, 75, 90)).shape == (1, 3, 75, 90)
-
-
 def test_head_exposure_is_traced_for_any_size():
     network = toy_network('exposure')
     with torch.no_grad():
-        data = export_module._pt2(export_module._trace(ExportWrapper(network).eval()))
-    assert max(check(network, data, 'torch-export').values()) < 1e-5
+        program = export_module._trace(ExportWrapper(network).eval())
+    assert max(check(network, program.module()).values()) < 1e-5
 
 
 @pytest.mark.parametrize('opset, ir_version, oldest', [
@@ -85,7 +77,7 @@ def test_oldest_onnxruntime(opset, ir_version, oldest):
 def test_command_says_what_fp16_saves_and_what_loads_the_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
-    def fake(network, path, form, fp16, opset):
+    def fake(network, path, fp16):
         (tmp_path / path).write_bytes(b'')
         return export_module.Exported({(1, 3, 32, 32): 1e-6}, 930_000, 1_000_000, '1.18')
 
@@ -108,20 +100,18 @@ def test_every_variant_exports(tmp_path, kwargs):
 
 
 def test_file_is_kept_only_if_it_agrees(tmp_path, monkeypatch, traced):
-    path = tmp_path / 'toy.pt2'
+    path = tmp_path / 'toy.onnx'
     path.write_text('what was there')
     monkeypatch.setattr(export_module, '_trace', lambda wrapper: traced[1])
     other = copy.deepcopy(traced[0])
     torch.nn.init.normal_(other.fine[4].bias, std=0.1)
     with pytest.raises(ValueError, match='not written: at .* the graph differs from PyTorch by') as error:
-        export(other, str(path), 'torch-export')
+        export(other, str(path))
     assert '\n' not in str(error.value)
-    assert os.listdir(tmp_path) == ['toy.pt2'] and path.read_text() == 'what was there'
+    assert os.listdir(tmp_path) == ['toy.onnx'] and path.read_text() == 'what was there'
 
 
 @pytest.mark.parametrize('argv, message', [
-    (['--format', 'torch-export', '--fp16'], '--fp16 belongs to --format onnx'),
-    (['--opset', '7', '-o', 'x.onnx'], 'opset 7: must be from 18'),
     (['-o', 'none/x.onnx'], 'must be a file in a folder that exists'),
     (['-o', 'there.onnx'], 'exists already'),
     (['--model', 'none.pth'], 'none.pth: no such file'),
