@@ -4,7 +4,7 @@ from importlib import import_module
 MODULES = {
     'aspp_arch': ('ASPP', 'ASPPEncoder'),
     'auto_exposure_arch': ('AutoExposure', 'ToneCurve'),
-    'classical_arch': ('CLAHE', 'LIME', 'ExposureGain', 'ExposureGainFusion', 'GammaCurve'),
+    'classical_arch': ('ExposureGain', 'ExposureGainFusion', 'GammaCurve'),
     'ema_resnet_arch': ('EMA', 'EMAResidualBlock', 'EMAResNetGenerator', 'convert_cyclegan_generator'),
     'exposure_head_arch': ('ExposureCurves', 'ExposureHead'),
     'iat_arch': ('IAT', 'convert_iat'),
@@ -14,7 +14,7 @@ MODULES = {
     'retinexnet_arch': ('RetinexNet', 'convert_retinexnet'),
     'ruas_arch': ('RUAS', 'convert_ruas'),
     'sci_arch': ('SCI', 'convert_sci'),
-    'self_ensemble_arch': ('SelfEnsemble', 'self_ensemble'),
+    'self_ensemble_arch': ('self_ensemble', ),
     'zero_dce_arch': ('ZeroDCE', 'convert_zero_dce'),
 }
 HOMES = {name: module for module, names in MODULES.items() for name in names}

@@ -4,9 +4,8 @@ Reference: Lim et al., "Enhanced Deep Residual Networks for Single Image Super-R
 section 3.4 (which also transposes: a photo's shape should stay).
 """
 import torch
-from torch import nn
 
-__all__ = ['SelfEnsemble', 'self_ensemble']
+__all__ = ['self_ensemble']
 
 FLIPS = ((), (-1, ), (-2, ), (-2, -1))
 
@@ -25,19 +24,3 @@ def self_ensemble(net, x):
     for dims in FLIPS:
         total += net(x.flip(dims)).flip(dims)
     return total.div_(len(FLIPS))
-
-
-class SelfEnsemble(nn.Module):
-    """A network whose output is its :func:`self_ensemble`.
-
-    Args:
-        net (nn.Module): The network.
-    """
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, x):
-        """(n, c, h, w) -> (n, c, h, w)."""
-        return self_ensemble(self.net, x)

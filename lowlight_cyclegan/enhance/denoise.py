@@ -5,11 +5,11 @@ Reference: He et al., "Guided Image Filtering", TPAMI 2013.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .guided import guide, local_affine
 
-__all__ = ['Denoised', 'denoise']
+__all__ = ['denoise']
 
 RIDGE = 2e-3  # by PSNR, SSIM, LPIPS and NIQE on the held-out pairs of LOL
 PIXELS = 2**18  # at a time: the filter's maps take 400 bytes a pixel
@@ -44,19 +44,3 @@ def denoise(y: Tensor, x: Tensor, strength: float = 1.0) -> Tensor:
             strip = strip[:, top - first:bottom - first].to(y.dtype)
             y[:, c, top:bottom] = y[:, c, top:bottom].lerp(strip, strength)
     return y
-
-
-class Denoised(nn.Module):
-    """A network whose output is denoised by :func:`denoise`.
-
-    Args:
-        net: The network.
-    """
-
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, 3, h, w) in [-1, 1] -> the same."""
-        return denoise(self.net(x).clone(), x)  # the output may be x itself, or kept for gradients

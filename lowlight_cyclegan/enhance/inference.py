@@ -1,4 +1,4 @@
-"""Sets a network up to run as fast as is known: bf16, borders, memory that is kept."""
+"""Sets a network up to run: precision of its layers, memory that is kept."""
 from __future__ import annotations
 
 import copy
@@ -9,28 +9,6 @@ from torch import Tensor, nn
 from lowlight_cyclegan.archs.ema_resnet_arch import EMAResNetGenerator
 
 __all__ = ['keep_freed_memory', 'prepare_for_inference', 'without_subnormals']
-
-
-class _ReflectionPad2d(nn.ReflectionPad2d):
-    """The same values, under autocast in its type: PyTorch's converts to fp32 what a convolution in bf16 follows."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, c, h, w) -> (n, c, h + 2 pad, w + 2 pad)."""
-        pad, (h, w) = self.padding[0], x.shape[2:]
-        if torch.is_grad_enabled() or pad >= min(h, w):
-            return super().forward(x)
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        y = x.new_empty((*x.shape[:2], h + 2 * pad, w + 2 * pad), dtype=dtype)
-        middle = y[:, :, pad:pad + h]
-        middle[..., pad:pad + w] = x
-        for i in range(pad):
-            middle[..., i] = x[..., pad - i]
-            middle[..., pad + w + i] = x[..., w - 2 - i]
-        for i in range(pad):
-            y[:, :, i] = y[:, :, 2 * pad - i]
-            y[:, :, pad + h + i] = y[:, :, pad + h - 2 - i]
-        return y
 
 
 class _FullPrecision(nn.Sequential):
@@ -66,11 +44,10 @@ def without_subnormals(value: Tensor) -> Tensor:
 
 
 def prepare_for_inference(net: nn.Module, device: str | torch.device = 'cpu', precision: str = 'fp32') -> nn.Module:
-    """Copy of a network in evaluation mode on a device, set up to run there as fast as is known.
+    """Copy of a network in evaluation mode on a device, with the same names of weights.
 
-    Names of weights and the output's values stay. With bf16 the reflected borders are made in bf16, and the
-    convolutions that reduce the image stay in fp32 where they see it as it is: in bf16 the shadows, near -1, have steps
-    of half a grey level. Head 'gain' has lifted them before.
+    With bf16 the convolutions that reduce the image stay in fp32 where they see it as it is: in bf16 the shadows, near
+    -1, have steps of half a grey level. Head 'gain' has lifted them before.
     """
     net = copy.deepcopy(net).eval().requires_grad_(False).to(device)
     for value in (*net.parameters(), *net.buffers()):
@@ -78,9 +55,4 @@ def prepare_for_inference(net: nn.Module, device: str | torch.device = 'cpu', pr
             value.copy_(without_subnormals(value))
     if precision == 'bf16' and isinstance(net, EMAResNetGenerator) and net.head != 'gain':
         net.encoder.stem, net.encoder.down = _FullPrecision(*net.encoder.stem), _FullPrecision(*net.encoder.down)
-    if precision == 'bf16' and torch.device(device).type == 'cpu':
-        for module in list(net.modules()):
-            for name, child in module.named_children():
-                if type(child) is nn.ReflectionPad2d:
-                    setattr(module, name, _ReflectionPad2d(child.padding))
     return net

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from lowlight_cyclegan.archs import CLAHE, LIME, ExposureGain, ExposureGainFusion, GammaCurve
+from lowlight_cyclegan.archs import ExposureGain, ExposureGainFusion, GammaCurve
 
 
 @pytest.fixture(scope='module')
@@ -13,7 +13,7 @@ def photo():
     return torch.from_numpy((image * 0.3).round().transpose(2, 0, 1).astype(np.float32) / 255).unsqueeze(0)
 
 
-@pytest.mark.parametrize('method', [GammaCurve, CLAHE, LIME, ExposureGain, ExposureGainFusion])
+@pytest.mark.parametrize('method', [GammaCurve, ExposureGain, ExposureGainFusion])
 def test_brightens_any_size_within_range(photo, method):
     net = method()
     assert next(net.parameters(), None) is None
@@ -24,7 +24,7 @@ def test_brightens_any_size_within_range(photo, method):
 
 
 def test_images_of_a_batch_do_not_touch(photo):
-    for method in (GammaCurve, CLAHE, LIME, ExposureGain, ExposureGainFusion):
+    for method in (GammaCurve, ExposureGain, ExposureGainFusion):
         net = method()
         alone = torch.cat([net(2 * photo - 1), net(photo - 1)])
         torch.testing.assert_close(net(torch.cat([2 * photo - 1, photo - 1])), alone)
@@ -32,48 +32,6 @@ def test_images_of_a_batch_do_not_touch(photo):
 
 def test_gamma(photo):
     torch.testing.assert_close((GammaCurve(0.4)(2 * photo - 1) + 1) / 2, photo**0.4, rtol=0, atol=1e-5)
-
-
-def test_clahe_is_opencvs(photo):
-    image = (photo[0] * 255).round().byte().permute(1, 2, 0).numpy()
-    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
-    lab[..., 0] = cv2.createCLAHE(3.0, (4, 4)).apply(np.ascontiguousarray(lab[..., 0]))
-    expected = cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
-    result = (CLAHE(3.0, 4)(2 * photo - 1)[0] + 1) * 127.5
-    np.testing.assert_array_equal(result.round().byte().permute(1, 2, 0).numpy(), expected)
-
-
-def test_lime_filters_by_linear_fits_in_windows():
-    """Against the definition, pixel by pixel: the fits of all the windows that hold a pixel are averaged."""
-    net, initial = LIME(radius=2, eps=0.02), torch.rand(1, 1, 9, 8, dtype=torch.float64) / 2
-    guide = initial[0, 0] / initial.max()
-    slope, offset = torch.zeros(2, 9, 8, dtype=torch.float64)
-    for i in range(9):
-        for j in range(8):
-            window = guide[max(0, i - 2):i + 3, max(0, j - 2):j + 3]
-            slope[i, j] = window.var(correction=0) / (window.var(correction=0) + 0.02)
-            offset[i, j] = (1 - slope[i, j]) * window.mean()
-    i, j = 4, 1
-    window = slice(i - 2, i + 3), slice(0, j + 3)
-    expected = initial.max() * (slope[window].mean() * guide[i, j] + offset[window].mean())
-    torch.testing.assert_close(net.refine(initial)[0, 0, i, j], expected)
-
-
-def test_lime_divides_by_its_map(photo):
-    net = LIME(gamma=0.5)
-    expected = photo / net.refine(photo.amax(1, keepdim=True)).clamp(1 / 255, 1).sqrt()
-    torch.testing.assert_close((net(2 * photo - 1) + 1) / 2, expected.clamp(0, 1), rtol=0, atol=1e-4)
-
-
-def test_lime_keeps_an_edge_and_smooths_noise():
-    generator = torch.Generator().manual_seed(0)
-    image = torch.full((1, 1, 64, 64), 0.1)
-    image[..., 16:48, 16:48] = 0.6
-    noisy = image + 0.02 * torch.randn(image.shape, generator=generator)
-    refined = LIME(radius=3).refine(noisy)
-    inside, outside = refined[..., 24:40, 24:40], refined[..., :8, :]
-    assert inside.mean() - outside.mean() > 0.3
-    assert inside.std() < 0.012 and outside.std() < 0.012
 
 
 def decoded(x):
