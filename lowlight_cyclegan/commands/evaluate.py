@@ -2,10 +2,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 
-from lowlight_cyclegan.messages import explain, fail
-from .arguments import natural, number, size
+from .arguments import number
 
 HELP = 'compare methods on datasets: one table with figures'
 INTERRUPTED = 'Interrupted; the same command continues.'
@@ -14,9 +12,9 @@ INTERRUPTED = 'Interrupted; the same command continues.'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--method', action='append', required=True, metavar='NAME[=FILE]',
-        help='input; a rule (gamma, gain, gain+fusion, CLAHE, LIME); bundled weights; NAME=WEIGHTS of zero_dce, sci, '
+        help='input; a rule (gamma, gain, gain+fusion); bundled weights; NAME=WEIGHTS of zero_dce, sci, '
         'ruas, retinexnet, pairlie, iat, psenet (LABEL=ARCH:WEIGHTS where the label does not start with it) or of a '
-        'training run; NAME=FILE.yml, an option file for testing. NAME+flips is the mean over the four flips of an '
+        'training run. NAME+flips is the mean over the four flips of an '
         'image, NAME+denoise what is left after denoising. Repeatable')
     parser.add_argument('--data', action='append', required=True, metavar='NAME=LOW:HIGH',
                         help='folders of low images and references; NAME=FOLDER of one that holds the two, as data '
@@ -29,11 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--cache', metavar='DIR', help='what was measured before. Default: OUTPUT/cache')
     parser.add_argument('--device', help='default: cuda where there is one, else cpu')
     protocol = parser.add_argument_group('protocol, printed with the table')
-    protocol.add_argument('--color', choices=['rgb', 'y'], default='rgb', help='of PSNR and SSIM. Default: %(default)s')
-    protocol.add_argument('--border', type=natural, default=0, metavar='N', help='pixels left out. Default: 0')
-    protocol.add_argument('--rounding', choices=['nearest', 'floor', 'none'], default='nearest',
-                          help='of outputs to 8 bits. Default: %(default)s')
-    protocol.add_argument('--resize', type=size, metavar='WxH', help='of inputs and references. Default: off')
     protocol.add_argument('--ssim', choices=['gaussian', 'uniform'], default='gaussian',
                           help="window: BasicSR's 11x11, or 7x7 as in scikit-image. Default: %(default)s")
     protocol.add_argument('--lpips', choices=['alex', 'vgg', 'squeeze', 'none'], default='alex',
@@ -42,29 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     protocol.add_argument('--metric', action='append', default=[], metavar='NAME',
                           help='another metric, by its name in pyiqa, for example musiq. Repeatable')
     protocol.add_argument('--lpips-trunk', metavar='FILE', help="torchvision's weights of it. Default: download")
-    figures = parser.add_argument_group('figures')
-    figures.add_argument('--no-figures', action='store_true', help='tables alone')
-    figures.add_argument('--figure-images', nargs='+', metavar='IMAGE', help='rows. Default: three of each dataset')
-    figures.add_argument('--crop', type=natural, nargs=4, metavar=('X', 'Y', 'W', 'H'),
-                         help='enlarged. Default: where the reference has most detail')
+    parser.add_argument('--no-figures', action='store_true', help='tables alone')
 
 
 def run(args: argparse.Namespace) -> None:
-    import lowlight_cyclegan
-    lowlight_cyclegan.register()
     from lowlight_cyclegan.evaluate.comparison import compare
     from lowlight_cyclegan.evaluate.protocol import Protocol
-    protocol = Protocol(args.color, args.border, args.rounding, args.resize, args.ssim, args.lpips, args.lpips_trunk,
-                        args.psnr_cap, tuple(args.metric))
-    distributed = int(os.environ.get('WORLD_SIZE', 1)) > 1
-    if distributed:
-        from lowlight_cyclegan.repairs import init_dist
-        init_dist('pytorch')
-    try:
-        compare(args.method, args.data, args.output, protocol, args.baseline, args.train_manifest, args.cache,
-                args.device, not args.no_figures, args.figure_images, args.crop)
-    except (ValueError, OSError) as error:
-        fail(explain(error))
-    if distributed:
-        from torch.distributed import destroy_process_group
-        destroy_process_group()
+    protocol = Protocol(args.ssim, args.lpips, args.lpips_trunk, args.psnr_cap, tuple(args.metric))
+    compare(args.method, args.data, args.output, protocol, args.baseline, args.train_manifest, args.cache, args.device,
+            not args.no_figures)

@@ -24,18 +24,15 @@ from .methods import Method, complexity, load_method
 from .metrics import applicable
 from .pairs import Pair, find_pairs
 from .protocol import Protocol
-from .tables import Table, difference_table, quality_table, to_csv, to_latex, to_markdown, to_terminal
+from .tables import Table, difference_table, quality_table, to_csv, to_markdown, to_terminal
 
 __all__ = ['clean_subsets', 'compare', 'measure_all']
 
 
 def compare(methods: Sequence[str], data: Sequence[str], output: str, protocol: Protocol | None = None,
             baseline: str | None = None, train_manifests: Sequence[str] = (), cache: str | None = None,
-            device: str | None = None, figures: bool = True, figure_images: Sequence[str] | None = None,
-            crop: tuple[int, int, int, int] | None = None) -> None:
+            device: str | None = None, figures: bool = True) -> None:
     """Measure methods on datasets; tables and figures go to a folder, the tables to the terminal too.
-
-    In a distributed run each process measures its share and the first one writes.
 
     Args:
         methods: See :func:`~lowlight_cyclegan.evaluate.methods.load_method`.
@@ -48,8 +45,6 @@ def compare(methods: Sequence[str], data: Sequence[str], output: str, protocol: 
         cache: Folder of what was measured before; None means ``output``/cache.
         device: None takes the GPU if there is one.
         figures: Draw them.
-        figure_images: Names of the images in the comparison figures; None takes three that lie evenly.
-        crop: x, y, width and height of what is enlarged; None picks it.
 
     Raises:
         ValueError: One line, before anything is measured where an argument is at fault.
@@ -58,7 +53,7 @@ def compare(methods: Sequence[str], data: Sequence[str], output: str, protocol: 
     protocol = protocol or Protocol()
     datasets = dict(find_pairs(text) for text in data)
     labels = [text.partition('=')[0] for text in methods]
-    _check(labels, data, datasets, baseline, figure_images, protocol)
+    _check(labels, data, baseline, protocol)
     loaded = [load_method(text, device or default_device()) for text in methods]
     baseline = baseline or labels[0]
     if protocol.lpips != 'none':
@@ -70,17 +65,16 @@ def compare(methods: Sequence[str], data: Sequence[str], output: str, protocol: 
     kinds = [pair.high is not None for pairs in datasets.values() for pair in pairs[:1]]
     columns = {key: metric for key, metric in meter.metrics.items()
                if any(key in applicable(meter.metrics, kind) for kind in kinds)}
-    records, computed = measure_all(loaded, datasets, meter)
-    if records is None:  # another process has them
-        return
-    subsets, notes = {}, [protocol.describe(), f'computed {computed}, from the cache '
-                          f'{sum(map(len, datasets.values())) * len(loaded) - computed} of the images']
+    records = measure_all(loaded, datasets, meter)
+    cached = sum(record.pop('cached') for record in records)
+    subsets, notes = {}, [protocol.describe(), f'computed {len(records) - cached}, from the cache {cached} of the '
+                          'images']
     for name, pairs in datasets.items():
         subsets[name], warnings = clean_subsets(name, pairs, train)
         notes += warnings
         for line in warnings:
             warn(line)
-    size = protocol.resize[::-1] if protocol.resize else _image(next(iter(datasets.values()))[0].low).shape[:2]
+    size = _image(next(iter(datasets.values()))[0].low).shape[:2]
     costs = {method.label: _cost(method, size, store) for method in loaded}
     machines = ' and '.join(sorted({record['machine'] for record in records}))
     notes.append(f'parameters: those that the output depends on; GMACs: multiply-accumulates for {size[1]}x{size[0]} '
@@ -91,65 +85,28 @@ def compare(methods: Sequence[str], data: Sequence[str], output: str, protocol: 
     _write(output, tables, records, list(columns))
     if figures:
         from .figures import draw_all
-        draw_all(output, datasets, labels, columns, records, baseline, figure_images, crop)
+        draw_all(output, datasets, labels, records)
     _print(tables)
     print(f'written to {output}')
 
 
-def _check(labels: list[str], data: Sequence[str], datasets: dict[str, list[Pair]], baseline: str | None,
-           images: Sequence[str] | None, protocol: Protocol) -> None:
+def _check(labels: list[str], data: Sequence[str], baseline: str | None, protocol: Protocol) -> None:
     for flag, values in (('--method', labels), ('--data', [text.partition('=')[0] for text in data])):
         twice = next((value for value in values if values.count(value) > 1), None)
         if twice:
             raise ValueError(f'{flag} {twice}: is there twice, give each its own name')
     if baseline and baseline not in labels:
         raise ValueError(f'--baseline {baseline}: is none of the methods: {", ".join(labels)}')
-    unknown = set(images or ()) - {pair.name for pairs in datasets.values() for pair in pairs}
-    if unknown:
-        raise ValueError(f'--figure-images {min(unknown)}: is in none of the datasets')
     if protocol.lpips_trunk and not osp.isfile(protocol.lpips_trunk):
         raise FileNotFoundError(f'--lpips-trunk {protocol.lpips_trunk}: no such file')
 
 
-def measure_all(methods: list[Method], datasets: dict[str, list[Pair]],
-                meter: Meter) -> tuple[list[dict] | None, int]:
-    """Measure everything, each process its share of the images.
-
-    Args:
-        methods: Loaded.
-        datasets: Name -> images.
-        meter: How; its cache is shared by the processes.
-
-    Returns:
-        One record for each dataset, method and image in this order, with the keys ``data``, ``method``, ``image`` and
-        those of ``meter.measure``; None but on rank 0. Then how many were computed now.
-
-    Raises:
-        ValueError: What stopped one of the processes; raised in all of them.
-        OSError: The same.
-    """
-    from mmengine.dist import all_gather_object, get_dist_info
-    rank, world_size = get_dist_info()
+def measure_all(methods: list[Method], datasets: dict[str, list[Pair]], meter: Meter) -> list[dict]:
+    """One record for each dataset, method and image in this order: ``data``, ``method``, ``image`` and the keys of
+    ``meter.measure``."""
     places = [(name, method, pair) for name, pairs in datasets.items() for method in methods for pair in pairs]
-    share, failure = [], None
-    indices = range(rank, len(places), world_size)
-    try:
-        for index in tqdm(indices, unit='image', disable=rank != 0 or None, leave=False):
-            name, method, pair = places[index]
-            record = meter.measure(method, pair)
-            share.append((index, {'data': name, 'method': method.label, 'image': pair.name, **record}))
-    except (ValueError, OSError) as error:  # of one process: it must reach the others, which wait for its share
-        failure = error
-    parts = all_gather_object((share, failure))
-    for _, failure in parts:
-        if failure is not None:
-            raise failure
-    records = [record for part, _ in parts for record in part]
-    if rank != 0:
-        return None, 0
-    records = [record for _, record in sorted(records, key=lambda item: item[0])]
-    computed = sum(not record.pop('cached') for record in records)
-    return records, computed
+    return [{'data': name, 'method': method.label, 'image': pair.name, **meter.measure(method, pair)}
+            for name, method, pair in tqdm(places, unit='image', disable=None, leave=False)]
 
 
 def clean_subsets(name: str, pairs: list[Pair], train: list[dict]) -> tuple[dict[str, list[str]], list[str]]:
@@ -199,9 +156,9 @@ def _cost(method: Method, size: tuple[int, int], cache: Cache) -> tuple[float, f
 
 
 def _write(output: str, tables: list[Table], records: list[dict], metrics: list[str]) -> None:
-    """table.md, table.tex, table.json, table.csv, differences.csv and per_image.csv."""
+    """table.md, table.json, table.csv, differences.csv and per_image.csv."""
     columns = [(key, key, None, 0) for key in ('data', 'method', 'image', *metrics, 'ms')]
-    files = {'table.md': to_markdown(tables), 'table.tex': to_latex(tables), 'table.csv': to_csv(tables[0]),
+    files = {'table.md': to_markdown(tables), 'table.csv': to_csv(tables[0]),
              'per_image.csv': to_csv(Table('', columns, records))}
     if len(tables) > 1:
         files['differences.csv'] = to_csv(tables[1])

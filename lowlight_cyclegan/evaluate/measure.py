@@ -17,7 +17,7 @@ from .cache import Cache
 from .methods import Method
 from .metrics import Metric, applicable, code_fingerprint, select_metrics
 from .pairs import Pair
-from .protocol import Protocol, round_output
+from .protocol import Protocol
 
 __all__ = ['Meter', 'measure_pair']
 
@@ -65,34 +65,28 @@ class Meter:
         Raises:
             ValueError: A file cannot be read, or the sizes of a pair differ.
         """
-        protocol = self.protocol
         low, low_sha = _read(pair.low)
         high, high_sha = (low, '') if pair.high is None else _read(pair.high)
         if low.shape != high.shape:
             sizes = ['x'.join(map(str, img.shape[1::-1])) for img in (low, high)]
             raise ValueError(f'{pair.low}: is {sizes[0]}, its reference {pair.high} is {sizes[1]}')
-        if min(high.shape[:2]) <= 2 * protocol.border + 10 and protocol.resize is None:
-            raise ValueError(f'{pair.low}: is too small to be measured with --border {protocol.border}')
-        if protocol.resize is not None:
-            low, high = (cv2.resize(img, protocol.resize, interpolation=cv2.INTER_AREA) for img in (low, high))
+        if min(high.shape[:2]) <= 10:
+            raise ValueError(f'{pair.low}: is too small to be measured')
         metrics = applicable(self.metrics, pair.high is not None)
         device = method.enhancer.device
-        picture_key = _hash(method.fingerprint, low_sha, protocol.rounding, protocol.resize, device.type, __version__)
+        picture_key = _hash(method.fingerprint, low_sha, device.type, __version__)
         key = _hash(picture_key, high_sha, self.fingerprint)
         run, figures = self.cache.get(picture_key, {'ms', 'machine'}), self.cache.read(key)
         figures = figures if isinstance(figures, dict) else {}
         missing = {name: metric for name, metric in metrics.items() if name not in figures}
-        output = None
-        if run is not None and missing and protocol.rounding != 'none':  # the picture's file is rounded
-            output = cv2.imread(self.cache.picture(picture_key))
+        output = cv2.imread(self.cache.picture(picture_key)) if run is not None and missing else None
         cached = run is not None and not (missing and output is None)
         if run is None or not cached:
             output, ms = method.enhance(low)
-            output = round_output(output, protocol.rounding)
-            run = {'ms': ms, 'machine': _device_name(device)}
-            self.cache.put(picture_key, run, round_output(output, 'nearest'))
+            output, run = output.round().astype(np.uint8), {'ms': ms, 'machine': _device_name(device)}
+            self.cache.put(picture_key, run, output)
         if missing:
-            figures.update(measure_pair(output, high, protocol, missing))
+            figures.update(measure_pair(output, high, self.protocol, missing))
             self.cache.write(key, figures)
         return {**{name: figures[name] for name in metrics}, **run, 'picture': self.cache.picture(picture_key),
                 'cached': cached}

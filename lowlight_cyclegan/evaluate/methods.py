@@ -16,13 +16,11 @@ from os import path as osp
 from torch import nn
 
 from lowlight_cyclegan import archs as networks
-from lowlight_cyclegan import register
 from lowlight_cyclegan.archs.self_ensemble_arch import FLIPS, self_ensemble
-from lowlight_cyclegan.config import load_options
 from lowlight_cyclegan.enhance import modes
 from lowlight_cyclegan.enhance.denoise import denoise
 from lowlight_cyclegan.enhance.enhancer import Enhancer
-from lowlight_cyclegan.enhance.pretrained import bundled, load_pretrained, load_state
+from lowlight_cyclegan.enhance.pretrained import bundled, load_pretrained
 from lowlight_cyclegan.messages import nearest
 from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .published import PUBLISHED, load_published
@@ -65,18 +63,16 @@ class Method:
 
 
 def load_method(text: str, device: str | torch.device | None = 'cpu') -> Method:
-    """Load a method from ``NAME``, ``NAME=[ARCH:]WEIGHTS[,WEIGHTS]`` or ``NAME=FILE.yml``.
+    """Load a method from ``NAME`` or ``NAME=[ARCH:]WEIGHTS[,WEIGHTS]``.
 
     - ``input``, archs that need no weights (``gamma``: GammaCurve, ``gain``: ExposureGain, ``gain+fusion``) and bundled
       weights (``lite``) by name alone;
     - the authors' published weights of zero_dce, sci, ruas, retinexnet, pairlie, iat or psenet; ARCH may be left out
       where NAME starts with it (``SCI-medium=medium.pt``);
-    - an option file for testing, with network_g and pretrain_network_g;
     - weights of our generators, see :func:`~lowlight_cyclegan.enhance.pretrained.load_pretrained`.
 
-    A NAME that ends in ``+flips`` (``lite+flips``) gives the mean over the four flips of an image, as does an option
-    file with ``val: self_ensemble``; ``+denoise`` removes noise afterwards, see
-    :func:`~lowlight_cyclegan.enhance.denoise.denoise`. A name can end in both.
+    A NAME that ends in ``+flips`` (``lite+flips``) gives the mean over the four flips of an image; ``+denoise`` removes
+    noise afterwards, see :func:`~lowlight_cyclegan.enhance.denoise.denoise`. A name can end in both.
 
     Images are enhanced in one piece and full precision.
 
@@ -88,17 +84,13 @@ def load_method(text: str, device: str | torch.device | None = 'cpu') -> Method:
     name = re.sub('([+](flips|denoise))*$', '', label)
     if not name:
         raise ValueError(f'--method {text}: write it as NAME or NAME=WEIGHTS')
-    flips = False
     try:
-        if value.lower().endswith(('.yml', '.yaml')):
-            net, flips = _from_options(value)
-        else:
-            net = _load_network(name, value)
+        net = _load_network(name, value)
     except ValueError as error:
         raise ValueError(f'--method {label}: {error}') from error
     fingerprint = _fingerprint(net)
     enhancer = Enhancer(net.eval().requires_grad_(False), device, 'fp32', 'direct',
-                        self_ensemble=flips or '+flips' in label[len(name):],
+                        self_ensemble='+flips' in label[len(name):],
                         denoise=float('+denoise' in label[len(name):]))
     steps = [self_ensemble] * enhancer.self_ensemble + [denoise] * (enhancer.denoise > 0)
     return Method(label, enhancer, _digest(fingerprint, *_sources((Enhancer, modes, *steps)), len(steps)))
@@ -144,32 +136,6 @@ def _weightless(name: str) -> nn.Module:
     if next(net.parameters(), None) is not None:
         raise ValueError(f'needs weights, write {name}=FILE')
     return net
-
-
-def _from_options(path: str) -> tuple[nn.Module, bool]:
-    """The network of an option file for testing, and whether it is to be a self-ensemble."""
-    register()  # any network of BasicSR can be compared, too
-    from basicsr.archs import build_network
-    from basicsr.utils import registry
-    opt = load_options(path)
-    weights = (opt.get('path') or {}).get('pretrain_network_g')
-    if not isinstance(opt.get('network_g'), dict) or opt['network_g'].get('type') not in registry.ARCH_REGISTRY:
-        raise ValueError(f'{path}: network_g: needs a type that is registered')
-    try:
-        net = build_network(opt['network_g'])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'{path}: network_g: {error}') from error
-    if weights:
-        # as the toolbox does: the first of the keys that the file has, else a plain state dict
-        state = load_state(osp.expanduser(weights), [opt['path'].get('param_key_g', 'params')])
-        try:
-            net.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(f'{weights}: does not fit the network of its options '
-                             f'({str(error).splitlines()[-1].strip()})') from error
-    elif next(net.parameters(), None) is not None:
-        raise ValueError(f'{path}: path:pretrain_network_g: is missing, there are no weights to evaluate')
-    return net, bool((opt.get('val') or {}).get('self_ensemble'))
 
 
 def _fingerprint(net: nn.Module) -> str:

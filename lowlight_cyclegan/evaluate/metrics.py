@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import math
 import numpy as np
-from basicsr.metrics.metric_util import to_y_channel
 from basicsr.utils.registry import METRIC_REGISTRY
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,8 +32,8 @@ class Metric:
         heading: How it is called there.
         better: 'higher', 'lower', or None where neither is.
         decimals: How it is written.
-        function: Called on the output, (h, w, 3) in [0, 255], BGR, rounded as the protocol says, on (h, w, 3) uint8,
-            BGR, the reference or, where there is none, the input, and on the protocol.
+        function: Called on the output and on the reference or, where there is none, the input, both (h, w, 3) uint8,
+            BGR, and on the protocol.
         data: 'paired' where it needs a reference, 'single' where it is for images without one, or 'any'.
     """
     heading: str
@@ -45,7 +44,7 @@ class Metric:
 
 
 def _psnr(output: np.ndarray, reference: np.ndarray, protocol: Protocol) -> float:
-    psnr = METRIC_REGISTRY.get('calculate_psnr')(output, reference, **_options(protocol))
+    psnr = METRIC_REGISTRY.get('calculate_psnr')(output, reference, crop_border=0)
     return psnr if protocol.psnr_cap is None else min(psnr, protocol.psnr_cap)
 
 
@@ -71,49 +70,46 @@ def _psnr_gt_mean(output: np.ndarray, reference: np.ndarray, protocol: Protocol)
 def _ssim(output: np.ndarray, reference: np.ndarray, protocol: Protocol) -> float:
     """With a uniform 7x7 window it is scikit-image's, the mean over channels."""
     if protocol.ssim == 'gaussian':
-        return METRIC_REGISTRY.get('calculate_ssim')(output, reference, **_options(protocol))
-    images = [_inner(img, protocol) for img in (output, reference)]
-    if protocol.color == 'y':
-        images = [to_y_channel(img) for img in images]
-    return structural_similarity(*(img.astype(np.float64) for img in images), channel_axis=2, data_range=255)
+        return METRIC_REGISTRY.get('calculate_ssim')(output, reference, crop_border=0)
+    images = (img.astype(np.float64) for img in (output, reference))
+    return structural_similarity(*images, channel_axis=2, data_range=255)
 
 
 def _lpips(output: np.ndarray, reference: np.ndarray, protocol: Protocol) -> float:
     if protocol.lpips == 'none':
         return math.nan
-    return METRIC_REGISTRY.get('calculate_lpips')(output, reference, crop_border=protocol.border, net=protocol.lpips,
-                                                  trunk=protocol.lpips_trunk)
+    return METRIC_REGISTRY.get('calculate_lpips')(output, reference, net=protocol.lpips, trunk=protocol.lpips_trunk)
 
 
-def _lab(img: np.ndarray, protocol: Protocol) -> np.ndarray:
+def _lab(img: np.ndarray) -> np.ndarray:
     """CIELAB of a copy that is reduced by four: colours of things, which noise hardly touches."""
-    small = cv2.resize(_inner(img, protocol), None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(img, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
     return cv2.cvtColor((small / 255).astype(np.float32), cv2.COLOR_BGR2LAB)
 
 
 def _delta_e(output: np.ndarray, reference: np.ndarray, protocol: Protocol) -> float:
     """Mean CIEDE2000 (Sharma et al., Color Research and Application 2005)."""
-    return deltaE_ciede2000(_lab(output, protocol), _lab(reference, protocol)).mean()
+    return deltaE_ciede2000(_lab(output), _lab(reference)).mean()
 
 
 def _chroma(output: np.ndarray, target: np.ndarray, protocol: Protocol) -> float:
     """Ratio of the mean distances from gray in CIELAB: below 1 the output is paler."""
-    means = [np.hypot(lab[..., 1], lab[..., 2]).mean() for lab in (_lab(output, protocol), _lab(target, protocol))]
+    means = [np.hypot(lab[..., 1], lab[..., 2]).mean() for lab in (_lab(output), _lab(target))]
     return means[0] / max(means[1], 1e-3)
 
 
 def _niqe(output: np.ndarray, target: np.ndarray, protocol: Protocol) -> float:
-    return METRIC_REGISTRY.get('calculate_niqe_tolerant')(output, crop_border=protocol.border)
+    return METRIC_REGISTRY.get('calculate_niqe_tolerant')(output, crop_border=0)
 
 
 def _brightness(output: np.ndarray, target: np.ndarray, protocol: Protocol) -> float:
     """Difference of the means over pixels and channels, white being 1."""
-    return (_inner(output, protocol).mean(dtype=np.float64) - _inner(target, protocol).mean(dtype=np.float64)) / 255
+    return (output.mean(dtype=np.float64) - target.mean(dtype=np.float64)) / 255
 
 
 def _clipped(output: np.ndarray, target: np.ndarray, protocol: Protocol) -> float:
     """Percentage of pixels in which a channel is at its upper end."""
-    return 100 * (_inner(output, protocol) >= 254.5).any(2).mean()
+    return 100 * (output >= 254.5).any(2).mean()
 
 
 METRICS = {
@@ -128,15 +124,6 @@ METRICS = {
     'clipped': Metric('clipped %', 'lower', 2, _clipped, 'single'),
 }
 REGISTERED = ('calculate_psnr', 'calculate_ssim', 'calculate_lpips', 'calculate_niqe_tolerant')  # that these call
-
-
-def _options(protocol: Protocol) -> dict:
-    return dict(crop_border=protocol.border, test_y_channel=protocol.color == 'y')
-
-
-def _inner(img: np.ndarray, protocol: Protocol) -> np.ndarray:
-    border = protocol.border
-    return img[border:img.shape[0] - border, border:img.shape[1] - border]
 
 
 def select_metrics(protocol: Protocol) -> dict[str, Metric]:
@@ -157,7 +144,7 @@ def select_metrics(protocol: Protocol) -> dict[str, Metric]:
 def _pyiqa(name: str) -> Function:
 
     def function(output: np.ndarray, target: np.ndarray, protocol: Protocol) -> float:
-        return METRIC_REGISTRY.get('calculate_pyiqa')(output, target, crop_border=protocol.border, metric=name)
+        return METRIC_REGISTRY.get('calculate_pyiqa')(output, target, metric=name)
 
     return function
 

@@ -1,4 +1,4 @@
-"""Rows of figures, and how they are written: terminal, Markdown, CSV, LaTeX, all from the same cells."""
+"""Rows of figures, and how they are written: terminal, Markdown, CSV, all from the same cells."""
 from __future__ import annotations
 
 import csv
@@ -15,7 +15,7 @@ from .statistics import bootstrap_interval, mean_and_error
 if TYPE_CHECKING:
     from .metrics import Metric
 
-__all__ = ['Table', 'difference_table', 'quality_table', 'to_csv', 'to_latex', 'to_markdown', 'to_terminal']
+__all__ = ['Table', 'difference_table', 'quality_table', 'to_csv', 'to_markdown', 'to_terminal']
 
 ARROWS = {'higher': '↑', 'lower': '↓', None: ''}
 
@@ -163,30 +163,3 @@ def to_csv(table: Table) -> str:
             cells += ['' if v is None or v != v else v for v in value] + [''] * (len(names) - len(value))
         writer.writerow(cells)
     return text.getvalue()
-
-
-def to_latex(tables: Sequence[Table]) -> str:
-    """Tables for booktabs, with their notes as comments."""
-    lines = []
-    for table in tables:
-        lines += [f'% {note}' for note in table.notes]
-        align = ''.join('l' if all(isinstance(row.get(key), str) for row in table.rows) else 'r'
-                        for key, *_ in table.columns)
-        lines += ['\\begin{table}', '\\centering', f'\\caption{{{_tex(table.title)}}}',
-                  f'\\begin{{tabular}}{{{align}}}', '\\toprule', _tex_row(table.headings()), '\\midrule']
-        lines += [_tex_row(cells) for cells in table.cells()]
-        lines += ['\\bottomrule', '\\end{tabular}', '\\end{table}', '']
-    return '\n'.join(lines)
-
-
-def _tex_row(cells: Sequence[str]) -> str:
-    return ' & '.join(map(_tex, cells)) + ' \\\\'
-
-
-TEX = {'\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'\#', '_': r'\_', '{': r'\{', '}': r'\}',
-       '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$', '↑': r'$\uparrow$', '↓': r'$\downarrow$',
-       '–': '--', '∞': r'$\infty$', 'Δ': r'$\Delta$'}
-
-
-def _tex(text: str) -> str:
-    return ''.join(TEX.get(character, character) for character in text)

@@ -17,7 +17,7 @@ from os import path as osp
 from typing import Any
 
 from lowlight_cyclegan.config import find_file, force_option, load_options, options_dir
-from lowlight_cyclegan.evaluate.tables import Table, to_csv, to_latex, to_markdown, to_terminal
+from lowlight_cyclegan.evaluate.tables import Table, to_csv, to_markdown, to_terminal
 from lowlight_cyclegan.files import atomic_write
 from .budget import iterations_within, signals_for
 
@@ -241,8 +241,7 @@ def _report(base: dict, budget: str, results: list[dict], output: str) -> None:
     table = summary_table(results, metrics, notes)
     runs = [{'row': r['row'], 'seed': str(r['seed']), **{k: r[k] for k in ('iterations', *metrics)}} for r in results]
     columns = [(key, key, None, 0) for key in ('row', 'seed', 'iterations', *metrics)]
-    for name, text in {'ablation.md': to_markdown([table]), 'ablation.tex': to_latex([table]),
-                       'ablation.csv': to_csv(Table('', columns, runs))}.items():
+    for name, text in {'ablation.md': to_markdown([table]), 'ablation.csv': to_csv(Table('', columns, runs))}.items():
         atomic_write(osp.join(output, name), text.encode())
     console = Console(width=None if os.isatty(1) else 240)
     console.print(to_terminal(table))

@@ -2,7 +2,7 @@ import csv
 import math
 from rich.console import Console
 
-from lowlight_cyclegan.evaluate.tables import Table, to_csv, to_latex, to_markdown, to_terminal
+from lowlight_cyclegan.evaluate.tables import Table, to_csv, to_markdown, to_terminal
 
 TABLE = Table('Title_1', [('m', 'method', None, 0), ('n', 'n', None, 0), ('p', 'PSNR', 'higher', 2),
                           ('d', 'Δ', 'lower', 1), ('x', 'x', None, 3)],
@@ -33,14 +33,6 @@ def test_csv_is_unrounded():
     assert rows == [['m', 'n', 'p', 'p_spread', 'd', 'd_low', 'd_high', 'x'],
                     ['A_1|', '15', '14.861', '0.5', '0.25', '-1.0', '1.5', ''],
                     ['B', '1', 'inf', '', '-0.5', '', '', '']]
-
-
-def test_latex():
-    lines = to_latex([TABLE]).splitlines()
-    assert lines[0] == '% a note' and '\\begin{tabular}{lrrrr}' in lines
-    assert '\\caption{Title\\_1}' in lines
-    assert r'method & n & PSNR $\uparrow$ & $\Delta$ $\downarrow$ & x \\' in lines
-    assert r'A\_1| & 15 & 14.86 $\pm$ 0.50 & +0.2 [-1.0, 1.5] & -- \\' in lines
 
 
 def test_terminal_does_not_cut():
