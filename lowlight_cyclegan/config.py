@@ -14,9 +14,9 @@ from typing import Any
 from . import schema
 from .messages import nearest, warn
 
-__all__ = ['DEFAULT_MODEL', 'OPTIONS_USED', 'OptionLoader', 'RunFlags', 'add_run_flags', 'complete_options',
-           'datasets_of', 'dump', 'find_file', 'force_option', 'get', 'load_options', 'options_dir', 'run_flags',
-           'run_folder', 'suit_machine', 'written_out']
+__all__ = ['DEFAULT_MODEL', 'OPTIONS_USED', 'OptionLoader', 'RunFlags', 'add_run_flags', 'bundled', 'complete_options',
+           'datasets_of', 'dump', 'find_file', 'find_lists', 'force_option', 'get', 'load_options', 'options_dir',
+           'run_flags', 'run_folder', 'suit_machine', 'written_out']
 
 BASE = '_base_'
 DEFAULT_MODEL = 'everyday'  # the bundled weights that everything takes unless told otherwise
@@ -36,6 +36,13 @@ def options_dir() -> str:
     here = osp.dirname(osp.abspath(__file__))
     packaged = osp.join(here, 'options')
     return packaged if osp.isdir(packaged) else osp.join(osp.dirname(here), 'options')
+
+
+def bundled() -> dict[str, str]:
+    """Files of the weights that the package brings along, by their names."""
+    folder = osp.join(osp.dirname(osp.abspath(__file__)), 'weights')
+    return {name.removesuffix('.safetensors'): osp.join(folder, name) for name in sorted(os.listdir(folder))
+            if name.endswith('.safetensors')}
 
 
 def find_file(path: str, folders: Iterable[str]) -> str:
@@ -167,12 +174,18 @@ def complete_options(opt: dict[str, Any], file: str, launcher: str = 'none', is_
                              'torchrun --nproc_per_node=N ... --launcher pytorch')
     opt['name'] = str(opt.get('name') or osp.splitext(osp.basename(file))[0])
     schema.fill_in(opt, is_train)
+    find_lists(opt, file)
     for phase, dataset in datasets_of(opt):
+        if phase == 'train':
+            dataset['manual_seed'] = opt['manual_seed']  # one for all processes; BasicSR draws one in each
+
+
+def find_lists(opt: dict[str, Any], file: str) -> None:
+    """Lists of names that datasets have, looked for beside the option file and among the package's too."""
+    for _, dataset in datasets_of(opt):
         for key in ('names', 'exclude_names'):
             if isinstance(dataset.get(key), str):
                 dataset[key] = find_file(dataset[key], [osp.dirname(file), options_dir()])
-        if phase == 'train':
-            dataset['manual_seed'] = opt['manual_seed']  # one for all processes; BasicSR draws one in each
 
 
 def suit_machine(opt: dict[str, Any]) -> None:
@@ -202,6 +215,11 @@ class RunFlags:
     debug: bool = False
     force_yml: Sequence[str] = ()
 
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> RunFlags:
+        """Those that :func:`add_run_flags` had parsed."""
+        return cls(args.opt, args.launcher, args.auto_resume, args.debug, args.force_yml)
+
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Add BasicSR's flags for training and testing."""
@@ -224,5 +242,4 @@ def run_flags(argv: Sequence[str] | None = None, prog: str | None = None) -> Run
         prog = None if spec is None else f'python -m {spec.name}'
     parser = argparse.ArgumentParser(prog=prog)
     add_run_flags(parser)
-    args = parser.parse_args(argv)
-    return RunFlags(args.opt, args.launcher, args.auto_resume, args.debug, args.force_yml)
+    return RunFlags.of(parser.parse_args(argv))

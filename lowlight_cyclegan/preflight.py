@@ -33,7 +33,7 @@ from .metrics.metric_util import default_device
 from .metrics.pyiqa_metric import build_pyiqa
 from .models.exposure_jitter import ExposureJitter
 from .models.lr_scheduler import LinearDecayLR
-from .schema import NETWORKS, REMOVED, Option, sections_of, shown
+from .schema import NETWORKS, Option, sections_of, shown
 
 OPTIMIZERS = ('optim_g', 'optim_d')
 LOSSES = ('gan_opt', 'cycle_opt', 'identity_opt', 'distill_opt')
@@ -304,8 +304,5 @@ def _built(opt: Options, key: str, registry: Iterable, needed: bool = False, giv
 def _unknown(where: str, section: Options, known: Iterable[str]) -> Problems:
     known = set(known)
     for key in section:
-        path = f'{where}:{key}'.lstrip(':')
-        if path in REMOVED:
-            yield f'{path}: was removed; leave it out'
-        elif key not in known:
-            yield f'{path}: unknown key{nearest(key, known)}'
+        if key not in known:
+            yield f'{where}:{key}: unknown key{nearest(key, known)}'.lstrip(':')

@@ -16,7 +16,7 @@ from typing import Any
 
 from .messages import nearest
 
-__all__ = ['DATASETS', 'NETWORKS', 'OUR_MODELS', 'Option', 'REMOVED', 'SECTIONS', 'fill_in', 'sections_of', 'shown']
+__all__ = ['DATASETS', 'NETWORKS', 'OUR_MODELS', 'Option', 'SECTIONS', 'fill_in', 'sections_of', 'shown']
 
 OUR_MODELS = ('LowLightCycleGANModel', )
 NETWORKS = ('network_g', 'network_f', 'network_d_a', 'network_d_b')
@@ -252,15 +252,6 @@ DATASETS: dict[str, Table] = {
 }
 
 SECTIONS: dict[str, Table] = {'': TOP, 'path': PATH, 'train': TRAIN, 'val': VAL, 'logger': LOGGER}
-
-# Options of earlier versions. The last commit that had them is named in the model cards.
-REMOVED = {
-    'winograd', 'train:nan_policy', 'train:nan_limit', 'train:merge_g_calls', 'train:merge_d_calls', 'train:freeze_d',
-    'train:foreach_averaging', 'train:defer_losses', 'train:diff_augment', 'train:color_opt', 'train:tv_opt',
-    'train:feature_opt', 'train:zero_reference_opt', 'datasets:train:match_exposure', 'datasets:train:use_rot',
-    'network_d_a:spectral_norm', 'network_d_a:num_scale', 'network_d_b:spectral_norm', 'network_d_b:num_scale',
-}
-
 
 def sections_of(opt: Mapping[str, Any]) -> dict[str, tuple[Any, Table]]:
     """The sections that have a table: by their path ('' is the top level), what the options have there, the table."""

@@ -31,8 +31,6 @@ WITH_PATCH = {'0006': r'data/(test_)?epoch_sampler\.py', '0007': r'metrics/'}  #
 REWRITES = (
     (rf'{PACKAGE}\.registry\b', 'basicsr.utils.registry'),
     (rf'{PACKAGE}\.({"|".join(PARTS)})\.', r'basicsr.\1.'),
-    (rf'from {PACKAGE}\.registry import register_once\n', ''),
-    (rf'{PACKAGE}\.registry\b', 'basicsr.utils.registry'),
     (rf'{PACKAGE}\.files\b', 'basicsr.utils.file_util'),
     (rf'pip install "{PACKAGE}\\?\[pyiqa\\?\]"', 'pip install pyiqa'),
     (rf'python -m {PACKAGE}\.(train|test) -opt options/(\w+\.yml)',

@@ -141,13 +141,6 @@ def test_all_problems_at_once(problems):
     assert len(lines) == 4
 
 
-@pytest.mark.parametrize('key', [
-    'winograd', 'train:nan_policy', 'train:freeze_d', 'train:tv_opt', 'datasets:train:match_exposure',
-    'network_d_a:num_scale'])
-def test_removed_option_is_named(problems, key):
-    assert problems(f'{key}=1') == [f'{key}: was removed; leave it out']
-
-
 @pytest.mark.parametrize(('change', 'said'), [
     ('manual_seed=1.5', 'manual_seed: must be a whole number of at least 0 and at most 4294967295, found 1.5'),
     ('train:pool_size=true', 'train:pool_size: must be a whole number of at least 0, found True'),

@@ -10,6 +10,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from lowlight_cyclegan.config import bundled, options_dir
 from lowlight_cyclegan.messages import fail, nearest
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -23,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     if args.model:
-        if args.model not in _weights():
-            fail(f'{args.model}: no bundled weights have that name{nearest(args.model, _weights())}')
-        card = (PACKAGE / 'weights' / f'{args.model}.md').read_text(encoding='utf-8')
+        if args.model not in bundled():
+            fail(f'{args.model}: no bundled weights have that name{nearest(args.model, bundled())}')
+        card = Path(bundled()[args.model]).with_suffix('.md').read_text(encoding='utf-8')
         print(json.dumps({'name': args.model, 'card': card}) if args.json else card)
         return
     found = info()
@@ -44,11 +45,10 @@ def info() -> dict[str, str | list[str] | None]:
     """
     from lowlight_cyclegan import __version__
     from lowlight_cyclegan.attach import attached_dirs, toolbox_dir
-    from lowlight_cyclegan.config import options_dir
     found: dict[str, str | list[str] | None] = {
         'lowlight_cyclegan': f'{__version__} in {PACKAGE}',
         'options': options_dir(),
-        'weights': _weights(),
+        'weights': list(bundled()),
         'toolbox': None,
         'attached': attached_dirs(),
         'python': sys.version.split()[0],
@@ -67,10 +67,6 @@ def info() -> dict[str, str | list[str] | None]:
     return found
 
 
-def _weights() -> list[str]:
-    return sorted(path.stem for path in (PACKAGE / 'weights').glob('*.safetensors'))
-
-
 def _gpus() -> list[str]:
     """Names of NVIDIA's GPUs, as its driver's tool gives them."""
     if shutil.which('nvidia-smi') is None:
@@ -82,6 +78,6 @@ def _gpus() -> list[str]:
 
 def _registered(folder: str, kind: str) -> list[str]:
     """Names that our sources register, which are read, not imported."""
-    pattern = rf'^@(?:register_once\()?{kind.upper()}_REGISTRY\b.*\n(?:@.*\n)*(?:class|def) (\w+)'
+    pattern = rf'^@{kind.upper()}_REGISTRY\b.*\n(?:@.*\n)*(?:class|def) (\w+)'
     texts = (path.read_text(encoding='utf-8') for path in sorted((PACKAGE / folder).glob('*.py')))
     return [name for text in texts for name in re.findall(pattern, text, re.MULTILINE)]

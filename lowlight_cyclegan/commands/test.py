@@ -14,4 +14,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from lowlight_cyclegan.config import RunFlags
     from lowlight_cyclegan.test import test
-    test(RunFlags(args.opt, args.launcher, args.auto_resume, args.debug, args.force_yml))
+    test(RunFlags.of(args))

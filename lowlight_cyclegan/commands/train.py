@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.minutes is None:
         from lowlight_cyclegan.train import train
-        train(RunFlags(args.opt, args.launcher, args.auto_resume, args.debug, args.force_yml))
+        train(RunFlags.of(args))
         return
     if args.launcher != 'none' or args.auto_resume or args.debug:
         fail('--minutes: a budget is for one process and a run that begins: leave --launcher, --auto_resume and '

@@ -17,7 +17,7 @@ _AUGMENTATION, _NORMAL_ORDER = 0, 1
 
 @DATASET_REGISTRY.register()
 class UnpairedImageDataset(data.Dataset):
-    """Random crops of low-light images and, where wanted, of unrelated normal-light images, for training.
+    """Random crops of low-light images and of unrelated normal-light images, for training.
 
     Index i gives low image i. The normal image is drawn independently of it: the draws of an epoch run through
     random permutations of the normal images, so that all of them are used equally often. Crops and flips of the two
@@ -32,7 +32,7 @@ class UnpairedImageDataset(data.Dataset):
     Args:
         opt (dict): Config for train datasets. It contains the following keys:
             dataroot_lq (str | list[str]): Folder or LMDB of low-light images; or several folders.
-            dataroot_gt (str | list[str] | None): The same of normal-light images; None for low images alone.
+            dataroot_gt (str | list[str]): The same of normal-light images.
             weights_lq, weights_gt (list[int]): How often a pass shows each image of a folder. Default: once.
             dataroot_teacher (str | None): Folder or LMDB of what a teacher made of the low images, under their names
                 (without extension) and in their sizes. Default: None.
@@ -53,8 +53,8 @@ class UnpairedImageDataset(data.Dataset):
             phase (str): 'train'.
 
     Returns (of an index):
-        dict: lq, gt: uint8 RGB tensors (3, h, w) of the crop in [0, 255]; lq_path, gt_path: str; epoch: int. Without
-            normal-light images neither gt nor gt_path. With a teacher, teacher: its picture of lq.
+        dict: lq, gt: uint8 RGB tensors (3, h, w) of the crop in [0, 255]; lq_path, gt_path: str; epoch: int. With a
+            teacher, teacher: its picture of lq.
 
     Raises:
         FileNotFoundError: A folder is missing.
@@ -80,7 +80,7 @@ class UnpairedImageDataset(data.Dataset):
         self.use_hflip = opt['use_hflip']
         self.seed = (opt.get('manual_seed') or 0) % 2**64
         self.low = ImageSet('lq', opt)
-        self.normal = ImageSet('gt', opt) if opt['dataroot_gt'] is not None else None
+        self.normal = ImageSet('gt', opt)
         self.teacher = ImageSet('teacher', opt) if opt.get('dataroot_teacher') is not None else None
         self._load(opt.get('cache', True), opt.get('cache_limit_gb'))
         self._pair_teacher()
@@ -144,20 +144,19 @@ class UnpairedImageDataset(data.Dataset):
         if draw is not None:
             epoch = index.epoch
             rng = self._generator(_AUGMENTATION, epoch, draw)
-            normal_index = self._normal_index(epoch, draw) if self.normal else None
+            normal_index = self._normal_index(epoch, draw)
         else:
             epoch = 0
             rng = np.random.default_rng(torch.randint(2**62, ()).item())
-            normal_index = rng.integers(len(self.normal)) if self.normal else None
+            normal_index = rng.integers(len(self.normal))
         sample = {'lq_path': self.low.paths[index], 'epoch': epoch}
         if self.teacher is None:
             sample['lq'] = self._augment(self.low[index], rng)
         else:
             both = torch.cat([self.low[index], self.teacher[self._teacher_index[index]]])
             sample['lq'], sample['teacher'] = self._augment(both, rng).chunk(2)
-        if self.normal:
-            sample['gt'] = self._augment(self.normal[normal_index], rng)
-            sample['gt_path'] = self.normal.paths[normal_index]
+        sample['gt'] = self._augment(self.normal[normal_index], rng)
+        sample['gt_path'] = self.normal.paths[normal_index]
         return sample
 
     def _augment(self, img, rng):

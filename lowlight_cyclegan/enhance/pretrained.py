@@ -11,28 +11,16 @@ from os import path as osp
 from torch import Tensor, nn
 
 from lowlight_cyclegan import archs
-from lowlight_cyclegan.config import OPTIONS_USED, load_options
+from lowlight_cyclegan.config import OPTIONS_USED, bundled, load_options
 from lowlight_cyclegan.files import atomic_write
 from lowlight_cyclegan.messages import nearest
 from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .inference import without_subnormals
 
-__all__ = ['build_network', 'bundled', 'card', 'infer_options', 'load_pretrained', 'load_state', 'save_pretrained']
+__all__ = ['build_network', 'infer_options', 'load_pretrained', 'load_state', 'save_pretrained']
 
-BUNDLED = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'weights')
 CHECKPOINTS = ('params_ema', 'params')  # the averaged weights are those a training run validates
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'  # a folder as the Hugging Face hub has it
-
-
-def bundled() -> list[str]:
-    """Names of the weights that the package brings along."""
-    return sorted(osp.splitext(osp.basename(path))[0] for path in glob.glob(osp.join(BUNDLED, '*.safetensors')))
-
-
-def card(name: str) -> str:
-    """Model card of bundled weights, Markdown."""
-    with open(osp.join(BUNDLED, f'{name}.md'), encoding='utf-8') as f:
-        return f.read()
 
 
 def load_pretrained(name_or_path: str | os.PathLike,
@@ -42,7 +30,7 @@ def load_pretrained(name_or_path: str | os.PathLike,
     Args:
         name_or_path: One of
 
-            - a name of bundled weights (:func:`bundled`);
+            - a name of bundled weights (:func:`~lowlight_cyclegan.config.bundled`);
             - a ``.safetensors`` file of ours, which says what it holds;
             - a ``.pth`` file of BasicSR's format or of the original CycleGAN; averaged weights are preferred;
             - a folder with config.json and model.safetensors, as the Hugging Face hub has it.
@@ -57,10 +45,8 @@ def load_pretrained(name_or_path: str | os.PathLike,
     Raises:
         ValueError: One line: what was asked for, what was found, what to do.
     """
-    path = osp.expanduser(str(name_or_path))
-    if str(name_or_path) in bundled():
-        path = osp.join(BUNDLED, f'{name_or_path}.safetensors')
-    elif not osp.exists(path):
+    path = bundled().get(str(name_or_path)) or osp.expanduser(str(name_or_path))
+    if not osp.exists(path):
         raise ValueError(f'{name_or_path}: no such file, and no bundled weights have that name'
                          f'{nearest(name_or_path, bundled())}')
     if osp.isdir(path):
@@ -130,13 +116,17 @@ def save_pretrained(path: str | os.PathLike, network: nn.Module, options: dict, 
 
 
 def load_state(path: str | os.PathLike, keys: Iterable[str] = CHECKPOINTS) -> dict[str, Tensor]:
-    """State dict from a file of BasicSR's format (the first of the keys it has) or a plain one, weights only.
+    """State dict from a file of BasicSR's format (the first of the keys it has), a plain or a ``.safetensors`` one.
 
     Raises:
         ValueError: If it is no such file.
     """
     try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
+        if str(path).endswith('.safetensors'):
+            from safetensors.torch import load_file
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location='cpu', weights_only=True)
         state = next((state[key] for key in keys if key in state), state)
         state = {key.removeprefix('module.'): value for key, value in state.items()}
     except Exception as error:  # torch.load answers a broken file with many kinds

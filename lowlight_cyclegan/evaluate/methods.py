@@ -17,10 +17,11 @@ from torch import nn
 
 from lowlight_cyclegan import archs as networks
 from lowlight_cyclegan.archs.self_ensemble_arch import FLIPS, self_ensemble
+from lowlight_cyclegan.config import bundled
 from lowlight_cyclegan.enhance import modes
 from lowlight_cyclegan.enhance.denoise import denoise
 from lowlight_cyclegan.enhance.enhancer import Enhancer
-from lowlight_cyclegan.enhance.pretrained import bundled, load_pretrained
+from lowlight_cyclegan.enhance.pretrained import load_pretrained
 from lowlight_cyclegan.messages import nearest
 from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .published import PUBLISHED, load_published

@@ -14,9 +14,8 @@ import yaml
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from os import path as osp
-from typing import Any
 
-from lowlight_cyclegan.config import find_file, force_option, load_options, options_dir
+from lowlight_cyclegan.config import find_file, find_lists, force_option, get, load_options, options_dir
 from lowlight_cyclegan.evaluate.tables import Table, to_csv, to_markdown, to_terminal
 from lowlight_cyclegan.files import atomic_write
 from .budget import iterations_within, signals_for
@@ -24,7 +23,6 @@ from .budget import iterations_within, signals_for
 __all__ = ['ROWS', 'ablate', 'parse_budget', 'row_options', 'run_training', 'summary_table']
 
 ROWS = {'plain': (False, False), 'ema': (True, False), 'aspp': (False, True), 'ema_aspp': (True, True)}
-PATH_KEYS = re.compile('dataroot_.*|(exclude_)?names|meta_info_file|pretrain_network_.*|resume_state|trunk')
 TITLES = {'plain': 'CycleGAN', 'ema': 'with EMA', 'aspp': 'with ASPP', 'ema_aspp': 'with EMA and ASPP'}
 
 
@@ -67,8 +65,7 @@ def ablate(opt_file: str, budget: str, seeds: Sequence[int], output: str,
     _check(opt_file, base)
     if len(set(seeds)) < len(seeds):
         raise ValueError('--seeds: give each seed once')
-    output = osp.abspath(output)
-    _absolute(base, osp.dirname(opt_file))
+    find_lists(base, opt_file)
     # runs are told apart by seed and row: another base or budget must not be taken for a finished one
     plan_file = osp.join(output, 'plan.json')
     plan = {'base': base, 'budget': budget}
@@ -83,6 +80,7 @@ def ablate(opt_file: str, budget: str, seeds: Sequence[int], output: str,
     results = []
     for number, (seed, row) in enumerate([(seed, row) for seed in seeds for row in ROWS], 1):
         opt = row_options(base, row, seed, iterations[row])
+        opt['path']['experiments_root'] = osp.join(output, 'experiments')
         table = _validation_file(output, opt)
         state = 'finished'
         if not osp.isfile(table):
@@ -106,36 +104,14 @@ def _check(path: str, base: dict) -> None:
         raise ValueError(f'{path}: model_type: an ablation needs LowLightCycleGANModel, '
                          f'found {base.get("model_type")!r}')
     for key in ('network_g', 'network_f'):
-        network = base.get(key)
-        if not isinstance(network, dict) or network.get('type') != 'EMAResNetGenerator':
+        if get(base, f'{key}:type') != 'EMAResNetGenerator':
             raise ValueError(f'{path}: {key}: an ablation needs type EMAResNetGenerator')
-    datasets = base.get('datasets')
-    if not isinstance(datasets, dict) or not isinstance(datasets.get('val'), dict) or not datasets['val'].get('name'):
-        raise ValueError(f'{path}: datasets:val: is missing, there is nothing to judge the rows by')
-    if not isinstance(base.get('val'), dict) or not base['val'].get('metrics'):
-        raise ValueError(f'{path}: val:metrics: is missing, there is nothing to judge the rows by')
+    for key, needed in (('datasets:val', 'datasets:val:name'), ('val:metrics', 'val:metrics')):
+        if not get(base, needed):
+            raise ValueError(f'{path}: {key}: is missing, there is nothing to judge the rows by')
     for key in ('train', 'logger', 'path'):
         if not isinstance(base.get(key), dict):
             raise ValueError(f'{path}: {key}: the section is missing')
-
-
-def _absolute(node: dict, folder: str) -> None:
-    """Paths of the base, relative to the current folder, its own or the packaged options, made absolute in place: runs
-    have a folder of their own. Only keys that hold paths count: a folder may have the name of any other value."""
-    for key, value in node.items():
-        if PATH_KEYS.fullmatch(str(key)):
-            node[key] = _absolute_path(value, [folder, options_dir()] if key in ('names', 'exclude_names') else [])
-        elif isinstance(value, dict):
-            _absolute(value, folder)
-
-
-def _absolute_path(value: Any, folders: list[str]) -> Any:
-    if isinstance(value, list):
-        return [_absolute_path(item, folders) for item in value]
-    if isinstance(value, dict):
-        return {_absolute_path(key, folders): _absolute_path(item, folders) for key, item in value.items()}
-    found = osp.expanduser(find_file(value, folders)) if isinstance(value, str) else value
-    return osp.abspath(found) if isinstance(found, str) and osp.exists(found) else value
 
 
 def row_options(base: dict, row: str, seed: int, iterations: int) -> dict:
@@ -155,25 +131,16 @@ def row_options(base: dict, row: str, seed: int, iterations: int) -> dict:
     opt['val'].update(val_freq=iterations, save_img=False)
     opt['logger']['save_checkpoint_freq'] = min(opt['logger'].get('save_checkpoint_freq') or iterations, iterations)
     opt['logger'].setdefault('keep_last', 1)
+    opt['logger']['use_tb_logger'] = False  # TensorBoard's files would lie beside other runs'
     return opt
 
 
 def run_training(opt_file: str, folder: str) -> int:
-    """Train in a process of its own, its output in ``<name>.log``.
-
-    Args:
-        opt_file: Option file.
-        folder: Where ``experiments`` goes.
-
-    Returns:
-        Exit code.
-    """
+    """Train in a process of its own, with ``<name>.log`` of its output in the folder; its exit code."""
     log = osp.join(folder, osp.splitext(osp.basename(opt_file))[0] + '.log')
-    package = osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__))))
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, [package, os.environ.get('PYTHONPATH')]))}
     command = [sys.executable, '-m', 'lowlight_cyclegan.train', '-opt', opt_file, '--auto_resume']
-    with open(log, 'a') as f, subprocess.Popen(command, cwd=folder, env=env, stdout=f,
-                                               stderr=subprocess.STDOUT) as process, signals_for(process):
+    with open(log, 'a') as f, subprocess.Popen(command, stdout=f, stderr=subprocess.STDOUT) as process, \
+            signals_for(process):
         return process.wait()
 
 

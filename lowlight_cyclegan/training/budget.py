@@ -23,7 +23,6 @@ __all__ = ['iterations_within', 'signals_for', 'train_within']
 PROBE_SECONDS = 10
 TRAINING_SHARE = 0.85  # of the budget; validations, checkpoints and decoding take the rest
 LAST_WORDS = 20  # seconds to save in, at the end of the budget
-EXPORT_EVERY = 10  # seconds between looks for a new checkpoint
 
 
 @contextmanager
@@ -80,8 +79,7 @@ def train_within(opt_file: str, minutes: float, force_yml: Sequence[str] = ()) -
     """Train in a process of its own, as well as the minutes allow, everything included.
 
     The learning rate reaches zero at the last iteration. Where the estimate was too high, the run is asked to save and
-    end when the time is up. The averaged weights of each checkpoint are written as fp16 safetensors beside the run, in
-    place of those before them, so that there are some to use whatever happens.
+    end when the time is up.
 
     Args:
         opt_file: Option file.
@@ -121,45 +119,24 @@ def train_within(opt_file: str, minutes: float, force_yml: Sequence[str] = ()) -
     forced = [*force_yml, f'train:total_iter={count}', f'val:val_freq={every}', f'logger:save_checkpoint_freq={every}']
     run = subprocess.Popen([sys.executable, '-m', 'lowlight_cyclegan.train', '-opt', opt_file, '--force_yml', *forced])
     with signals_for(run):
-        code, path = _watch(run, begin + minutes * 60 - LAST_WORDS, folder, opt)
+        try:
+            code = run.wait(max(1, begin + minutes * 60 - LAST_WORDS - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            print('The time is up: saving.', flush=True)
+            run.terminate()
+            code = run.wait()
+            if code in (128 + signal.SIGTERM, -signal.SIGTERM):  # the second before it could listen
+                code = 0
+    path = _newest(osp.join(folder, 'models'))
     if path is None and not code:
         raise ValueError(f'{folder}: holds no weights, the time was up before a checkpoint: give more minutes')
     if path is not None:
-        print(f'averaged weights as fp16: {path} ({osp.getsize(path) / 1e6:.1f} MB), after '
-              f'{(time.monotonic() - begin) / 60:.1f} minutes')
+        print(f'weights: {path}, after {(time.monotonic() - begin) / 60:.1f} minutes')
     return code
 
 
-def _watch(run: subprocess.Popen, end: float, folder: str, opt: dict) -> tuple[int, str | None]:
-    """Wait for a run until its time ends, then ask it to save; export each of its checkpoints. (exit code, file)."""
-    from lowlight_cyclegan.enhance.pretrained import load_pretrained, save_pretrained
-    path = osp.join(folder, f'{opt["name"]}.safetensors')
-    code, asked, written = None, False, None
-    while code is None:
-        try:
-            code = run.wait(min(max(1, end - time.monotonic()), EXPORT_EVERY))
-        except subprocess.TimeoutExpired:
-            if time.monotonic() >= end:
-                print('The time is up: saving.', flush=True)
-                run.terminate()
-                code, asked = run.wait(), True
-        weights = _newest(osp.join(folder, 'models'))
-        if weights is not None and weights != written:
-            network, options, _ = load_pretrained(weights, opt['network_g'])
-            save_pretrained(path, network, options, half=True)
-            written = weights
-    if asked and code in (128 + signal.SIGTERM, -signal.SIGTERM):  # the second before it could listen
-        code = 0
-    return code, None if written is None else path
-
-
 def _newest(folder: str) -> str | None:
-    """The last checkpoint of G, by name alone: older ones may be going while we look."""
+    """The last checkpoint of G."""
     names = os.listdir(folder) if osp.isdir(folder) else []
     names = [name for name in names if re.fullmatch(r'net_g_(\d+|latest)\.pth', name)]
-    return max((osp.join(folder, name) for name in names), key=_iteration, default=None)
-
-
-def _iteration(path: str) -> float:
-    number = path.rsplit('_', 1)[1].removesuffix('.pth')
-    return float('inf') if number == 'latest' else int(number)
+    return max((osp.join(folder, name) for name in names), key=osp.getmtime, default=None)

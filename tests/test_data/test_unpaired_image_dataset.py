@@ -88,16 +88,6 @@ def test_sample_layout(folders):
         assert len(occurrences(rgb, crop)) == 1  # RGB order, true pixels
 
 
-def test_low_images_alone(folders):
-    """The same crops as beside normal-light images, and nothing else."""
-    both, alone = make(folders), make(folders, dataroot_gt=None)
-    for index in (SampleIndex(1, 0, 0), SampleIndex(2, 3, 1)):
-        sample = alone[index]
-        assert sample.keys() == {'lq', 'lq_path', 'epoch'}
-        assert torch.equal(sample['lq'], both[index]['lq']) and sample['lq_path'] == both[index]['lq_path']
-    assert alone[0].keys() == sample.keys()
-
-
 @pytest.mark.parametrize('cache', [True, False])
 def test_teacher_is_cropped_as_the_low_image(folders, cache):
     """By name, whatever its extension; what else is drawn stays the same."""

@@ -6,10 +6,12 @@ import sys
 import torch
 import yaml
 from basicsr.archs import build_network as basicsr_network
+from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from lowlight_cyclegan import register
-from lowlight_cyclegan.enhance.pretrained import build_network, bundled, card, load_pretrained, save_pretrained
+from lowlight_cyclegan.config import bundled
+from lowlight_cyclegan.enhance.pretrained import build_network, load_pretrained, save_pretrained
 
 register()
 NETWORK = {'type': 'EMAResNetGenerator', 'num_feat': 8, 'num_block': 1, 'ema_factor': 4, 'aspp_width': 8}
@@ -28,10 +30,10 @@ def same(a, b, tolerance=0.0):
 
 def test_bundled_weights_are_what_their_cards_say():
     assert 'lite' in bundled()
-    for name in bundled():
+    for name, file in bundled().items():
         net, options, path = load_pretrained(name)
         assert os.path.getsize(path) < 64e6 and not net.training and not any(p.requires_grad for p in net.parameters())
-        assert f'{sum(p.numel() for p in net.parameters()):,} parameters' in card(name)
+        assert f'{sum(p.numel() for p in net.parameters()):,} parameters' in Path(file).with_suffix('.md').read_text()
 
 
 @pytest.mark.parametrize('half', [False, True])

@@ -10,9 +10,9 @@ def test_ends_inside_the_budget_with_weights_that_load(toy_run, monkeypatch, cap
     monkeypatch.chdir(toy_run)
     assert train_within('toy.yml', 2, ['name=short']) == 0
     output = capsys.readouterr().out
-    lines = [line for line in output.splitlines() if 'images a second' in line or '.safetensors' in line]
+    lines = [line for line in output.splitlines() if 'images a second' in line or line.startswith('weights: ')]
     assert len(lines) == 2 and float(lines[1].rsplit('after ', 1)[1].split()[0]) <= 2
-    network, options, _ = load_pretrained(toy_run / 'experiments' / 'short' / 'short.safetensors')
+    network, options, _ = load_pretrained(lines[1].split()[1].rstrip(','))
     assert options['num_feat'] == 8 and not network.training
 
 
