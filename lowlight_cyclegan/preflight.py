@@ -13,7 +13,6 @@ import shutil
 import torch
 import warnings
 from basicsr.metrics import calculate_metric
-from basicsr.models import lr_scheduler
 from basicsr.models.base_model import BaseModel
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
@@ -32,17 +31,11 @@ from .metrics.lpips_metric import build_lpips
 from .metrics.metric_util import default_device
 from .metrics.pyiqa_metric import build_pyiqa
 from .models.exposure_jitter import ExposureJitter
-from .models.lr_scheduler import LinearDecayLR
+from .models.lr_scheduler import SCHEDULES, build_schedule
 from .schema import NETWORKS, Option, sections_of, shown
 
 OPTIMIZERS = ('optim_g', 'optim_d')
 LOSSES = ('gan_opt', 'cycle_opt', 'identity_opt', 'distill_opt')
-SCHEDULERS = {
-    'LinearDecayLR': LinearDecayLR,
-    'MultiStepLR': lr_scheduler.MultiStepRestartLR,
-    'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
-    'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR,
-}
 Options = dict[str, Any]
 Problems = Iterator[str]
 
@@ -51,7 +44,7 @@ def check(opt: Options, is_train: bool) -> None:
     """Check the options of one of our models.
 
     Args:
-        opt: Options as the file and ``--force_yml`` give them, with or without the defaults.
+        opt: Options, with the defaults.
         is_train: For training or for testing.
 
     Raises:
@@ -130,7 +123,7 @@ def _training_problems(opt: Options) -> Problems:
         for key, value in jitter.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float('inf'):
                 yield f'train:cycle_jitter:{key}: must be a number of at least 0, found {value!r}'
-    yield from _built(opt, 'train:scheduler', SCHEDULERS, given={'optimizer', 'total_iter', 'last_epoch'})
+    yield from _built(opt, 'train:scheduler', SCHEDULES, given={'optimizer', 'total_iter', 'last_epoch'})
     if get(opt, 'datasets:train:type') == 'UnpairedImageDataset':
         distill, teacher = get(opt, 'train:distill_opt'), get(opt, 'datasets:train:dataroot_teacher')
         if distill and not teacher:
@@ -220,7 +213,7 @@ def _step_problems(opt: Options) -> Problems:
             if problem:
                 yield problem
     for key in OPTIMIZERS:
-        options = dict(train.get(key) or {'type': 'Adam', 'lr': 1e-4})
+        options = dict(train[key])
         kind = options.pop('type')
         try:
             optimizer = BaseModel.get_optimizer(None, kind, [nn.Parameter(torch.zeros(1))], **options)
@@ -230,18 +223,15 @@ def _step_problems(opt: Options) -> Problems:
         except Exception as error:
             yield f'train:{key}: {first_line(error)}'
             continue
-        schedule = dict(train.get('scheduler') or {'type': 'LinearDecayLR'})
-        kind = schedule.pop('type')
-        if kind == 'LinearDecayLR':
-            schedule['total_iter'] = train['total_iter']
         try:
-            built = SCHEDULERS[kind](optimizer, **schedule)
+            built = build_schedule(optimizer, train['total_iter'], **train['scheduler'])
             built.last_epoch = int(train['total_iter']) - 1  # of the last iteration
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore')  # that this is not a step
                 built.get_lr()
         except Exception as error:
-            yield f'train:scheduler: {kind} does not last for {train["total_iter"]} iterations: {first_line(error)}'
+            yield (f'train:scheduler: {train["scheduler"]["type"]} does not last for {train["total_iter"]} iterations: '
+                   f'{first_line(error)}')
             return
 
 

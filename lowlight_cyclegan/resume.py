@@ -43,10 +43,6 @@ class Resume:
                 self.state = read_state(path['resume_state'], opt)
             except ValueError as error:
                 fail(f'cannot resume: {error}')
-            if self.state['iter'] > opt['train']['total_iter']:
-                fail(f"cannot resume: {path['resume_state']} is at iteration {self.state['iter']}, beyond "
-                     f"train:total_iter: {opt['train']['total_iter']}: raise that, or name an earlier state in "
-                     'path:resume_state')
             for key in ('models', 'training_states', 'visualization'):
                 os.makedirs(path[key], exist_ok=True)
             check_resume(opt, self.state['iter'])

@@ -27,6 +27,7 @@ def problems(toy_run, monkeypatch):
             for name in sections:
                 section = section[name]
             del section[key]
+        fill_in(opt, is_train)
         try:
             preflight.check(opt, is_train)
         except ValueError as error:

@@ -324,15 +324,6 @@ def test_checkpoint_of_another_version(experiment, caplog):
     assert f'skipped {path}: was saved by another version or program, it holds no pools' in caplog.text
 
 
-def test_state_beyond_the_end(experiment):
-    """Its last validation and tables would be taken for those of the last iteration."""
-    experiment['write'](100)
-    assert resume(experiment)['iter'] == 100
-    experiment['write'](101)
-    with pytest.raises(SystemExit, match='101.state is at iteration 101, beyond train:total_iter: 100: raise that'):
-        resume(experiment)
-
-
 def test_parts_of_other_ranks_are_named_by_the_file_alone(experiment, toy_run):
     """A folder may be called .state too."""
     folder = toy_run / '.state' / 'training_states'

@@ -4,7 +4,7 @@ from basicsr.models.lr_scheduler import CosineAnnealingRestartLR, MultiStepResta
 from collections import Counter
 from torch.optim.lr_scheduler import LambdaLR
 
-__all__ = ['LinearDecayLR', 'build_schedule', 'resume_schedules']
+__all__ = ['SCHEDULES', 'LinearDecayLR', 'build_schedule', 'resume_schedules']
 
 
 class LinearDecayLR(LambdaLR):
@@ -26,8 +26,8 @@ class LinearDecayLR(LambdaLR):
         super().__init__(optimizer, lambda it: min(1.0, max(0.0, (total_iter - it) / (total_iter - decay_start))))
 
 
-SCHEDULES = {'CosineAnnealingRestartLR': CosineAnnealingRestartLR, 'MultiStepLR': MultiStepRestartLR,
-             'MultiStepRestartLR': MultiStepRestartLR}  # BasicSR's
+SCHEDULES = {'LinearDecayLR': LinearDecayLR, 'CosineAnnealingRestartLR': CosineAnnealingRestartLR,
+             'MultiStepLR': MultiStepRestartLR, 'MultiStepRestartLR': MultiStepRestartLR}
 
 
 def build_schedule(optimizer, total_iter, type, **options):
@@ -36,10 +36,10 @@ def build_schedule(optimizer, total_iter, type, **options):
     Raises:
         ValueError: There is none of this type.
     """
-    if type == 'LinearDecayLR':
-        return LinearDecayLR(optimizer, total_iter, **options)
     if type not in SCHEDULES:
-        raise ValueError(f"train:scheduler:type: {type!r} is not known, use LinearDecayLR or {', '.join(SCHEDULES)}.")
+        raise ValueError(f"train:scheduler:type: {type!r} is not known, use {', '.join(SCHEDULES)}.")
+    if type == 'LinearDecayLR':
+        options['total_iter'] = total_iter
     return SCHEDULES[type](optimizer, **options)
 
 
