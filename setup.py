@@ -37,7 +37,6 @@ setup(
         'lpips',
         'opencv-python',
         'pyyaml',
-        'matplotlib',
         'rich',
         'pillow>=11.3',  # the first with AVIF
         'simplejpeg',

@@ -465,36 +465,6 @@ def video(args):
     return rates(found, 'frames', 'decoding and encoding alone')
 
 
-def training(args):
-    """Seconds of a training iteration, one process with all threads against two that share threads and batch."""
-    with tempfile.TemporaryDirectory() as place:
-        place = Path(place)
-        for domain in ('low', 'high'):
-            write_photos(place / domain, 9, 600, 400)
-        (place / 'names.txt').write_text('0\n')
-
-        def seconds(processes):
-            launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'] if processes == 2 else []
-            shutil.rmtree(place / 'experiments', ignore_errors=True)
-            forced = ['name=run', 'train:total_iter=20', 'val:val_freq=1000', 'logger:print_freq=1',
-                      'logger:use_tb_logger=false', f'datasets:train:batch_size_per_gpu={4 // processes}']
-            for phase, names in (('train', 'exclude_names'), ('val', 'names')):
-                forced += [f'datasets:{phase}:{names}={place / "names.txt"}',
-                           f'datasets:{phase}:dataroot_lq={place / "low"}',
-                           f'datasets:{phase}:dataroot_gt={place / "high"}']
-            command = [sys.executable, *launcher, '-m', 'lowlight_cyclegan.train', '-opt',
-                       ROOT / 'options' / 'train_lol_lite.yml', '--force_yml', *forced]
-            command += ['--launcher', 'pytorch'] if processes == 2 else []
-            process(command, args.threads // processes, cwd=place)
-            log = next((place / 'experiments' / 'run').glob('*.log')).read_text()
-            return float(re.findall(r'time \(data\): ([\d.]+)', log)[-1])
-
-        found = alternate({n: lambda n=n: seconds(n) for n in (1, 2)}, args.repeats)
-    return table([('one process (s per iteration)', found[1], '.3f'),
-                  ('two processes (s per iteration)', found[2], '.3f'),
-                  ('one / two', ratio(found[1], found[2]), '.2f')])
-
-
 def everything(args):
     """All of the others with their defaults."""
     results = {}
@@ -506,7 +476,7 @@ def everything(args):
 
 
 BENCHMARKS = {'step': step, 'pictures': pictures, 'start': start, 'folder': folder, 'video': video,
-              'training': training, 'all': everything}
+              'all': everything}
 
 
 def parse(arguments=None):

@@ -4,17 +4,15 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import os
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from os import path as osp
 
 from .pairs import Pair
 
-__all__ = ['comparison_figure', 'contact_sheet', 'draw_all', 'pick_crop']
+__all__ = ['contact_sheet', 'draw_all', 'pick_crop']
 
-ROWS = 3
-CELL = 2.0  # inches
-SHEET_ROWS, SHEET_CELL = 20, 320  # of a page; pixels
+ROWS = 3  # of a comparison
+SHEET_ROWS, CELL = 20, 320  # of a page; pixels
+RED = (0, 0, 255)
 
 
 def draw_all(output: str, datasets: dict[str, list[Pair]], labels: list[str], records: list[dict]) -> None:
@@ -34,8 +32,8 @@ def draw_all(output: str, datasets: dict[str, list[Pair]], labels: list[str], re
             sheet = contact_sheet(pairs[start:start + SHEET_ROWS], labels, own)
             cv2.imwrite(osp.join(output, f'sheet_{name}{f"_{page + 1}" if page else ""}.jpg'), sheet)
         if pairs[0].high is not None:
-            figure = comparison_figure(_spread(pairs, ROWS), labels, own)
-            figure.savefig(osp.join(output, f'comparison_{name}.png'), dpi=200)
+            figure = contact_sheet(_spread(pairs, ROWS), labels, own, 400, crops=True)
+            cv2.imwrite(osp.join(output, f'comparison_{name}.png'), figure)
 
 
 def _spread(items: list, count: int) -> list:
@@ -54,56 +52,49 @@ def pick_crop(reference: np.ndarray, share: int = 5) -> tuple[int, int, int, int
     return int(x), int(y), w, h
 
 
-def contact_sheet(pairs: list[Pair], labels: list[str], records: list[dict]) -> np.ndarray:
+def contact_sheet(pairs: list[Pair], labels: list[str], records: list[dict], cell: int = CELL,
+                  crops: bool = False) -> np.ndarray:
     """Small copies: a row for each image, columns input, methods and, where there is one, reference.
+
+    Args:
+        pairs: The images.
+        labels: Methods.
+        records: Of the images; ``picture`` is what a method made, and ``psnr`` is written below it.
+        cell: Width of a copy, in pixels.
+        crops: Below each row, the same part of all, enlarged, and marked above; for images with references.
 
     Returns:
         (h, w, 3) uint8, BGR.
     """
-    pictures = {(record['method'], record['image']): record['picture'] for record in records}
+    found = {(record['method'], record['image']): record for record in records}
     labels = [label for label in labels if label.lower() != 'input']
     rows: list[np.ndarray] = []
-    for pair in pairs:
-        files = [pair.low, *(pictures[label, pair.name] for label in labels), *([pair.high] if pair.high else [])]
-        cells = [cv2.imread(file) for file in files]
-        height = round(SHEET_CELL * cells[0].shape[0] / cells[0].shape[1])
-        cells = [cv2.resize(img, (SHEET_CELL, height), interpolation=cv2.INTER_AREA) for img in cells]
-        if not rows:
-            for img, title in zip(cells, ['input', *labels, 'reference']):
-                for color, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-                    cv2.putText(img, title, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, width, cv2.LINE_AA)
-        rows.append(np.hstack(cells))
+    for number, pair in enumerate(pairs):
+        own = [found[label, pair.name] for label in labels]
+        files = [pair.low, *(record['picture'] for record in own), *([pair.high] if pair.high else [])]
+        images = [cv2.imread(file) for file in files]
+        whole = [_resized(img, cell, cv2.INTER_AREA) for img in images]
+        if not number:
+            for img, title in zip(whole, ['input', *labels, 'reference']):
+                _label(img, title)
+        if crops:
+            x, y, w, h = pick_crop(images[-1])
+            scale = cell / images[-1].shape[1]
+            for img in whole:
+                cv2.rectangle(img, *((round(a * scale), round(b * scale)) for a, b in ((x, y), (x + w, y + h))), RED)
+        rows.append(np.hstack(whole))
+        if crops:
+            parts = [_resized(img[y:y + h, x:x + w], cell, cv2.INTER_NEAREST) for img in images]
+            for img, record in zip(parts[1:], own):
+                _label(img, f"{record['psnr']:.2f} dB")
+            rows.append(np.hstack(parts))
     return np.vstack(rows)
 
 
-def comparison_figure(pairs: list[Pair], labels: list[str], records: list[dict]) -> Figure:
-    """Rows of images, columns input, methods and reference; below each image its crop, enlarged, and its PSNR."""
-    pictures = {(record['method'], record['image']): record for record in records}
-    labels = [label for label in labels if label.lower() != 'input']
-    titles = ['input', *labels, 'reference']
-    first = cv2.imread(pairs[0].high)
-    aspect = first.shape[0] / first.shape[1]
-    figure = Figure(figsize=(CELL * len(titles), (2 * CELL * aspect + 0.12) * len(pairs) + 0.3), layout='constrained')
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
-    axes = figure.subplots(2 * len(pairs), len(titles), squeeze=False)
-    for row, pair in enumerate(pairs):
-        reference = cv2.imread(pair.high)
-        files = [pair.low, *(pictures[label, pair.name]['picture'] for label in labels), pair.high]
-        x, y, w, h = pick_crop(reference)
-        for column, file in enumerate(files):
-            img = cv2.cvtColor(cv2.imread(file), cv2.COLOR_BGR2RGB)
-            whole, part = axes[2 * row, column], axes[2 * row + 1, column]
-            whole.imshow(img)
-            # an input of another size than the crop's image keeps the same part
-            sx, sy = img.shape[1] / reference.shape[1], img.shape[0] / reference.shape[0]
-            whole.add_patch(Rectangle((x * sx, y * sy), w * sx, h * sy, fill=False, color='red', linewidth=1))
-            part.imshow(img[round(y * sy):round((y + h) * sy), round(x * sx):round((x + w) * sx)],
-                        interpolation='nearest')
-            if row == 0:
-                whole.set_title(titles[column], fontsize=9)
-            if titles[column] in labels:
-                part.set_xlabel(f"{pictures[titles[column], pair.name]['psnr']:.2f} dB", fontsize=7, labelpad=1)
-            for ax in (whole, part):
-                ax.set_xticks([])
-                ax.set_yticks([])
-    return figure
+def _resized(img: np.ndarray, width: int, interpolation: int) -> np.ndarray:
+    return cv2.resize(img, (width, round(width * img.shape[0] / img.shape[1])), interpolation=interpolation)
+
+
+def _label(img: np.ndarray, text: str) -> None:
+    for color, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(img, text, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, width, cv2.LINE_AA)

@@ -2,8 +2,7 @@ import cv2
 import numpy as np
 
 from lowlight_cyclegan.evaluate import figures
-from lowlight_cyclegan.evaluate.figures import _spread, comparison_figure, contact_sheet, pick_crop
-from lowlight_cyclegan.evaluate.metrics import METRICS
+from lowlight_cyclegan.evaluate.figures import _spread, contact_sheet, pick_crop
 from lowlight_cyclegan.evaluate.pairs import Pair
 
 
@@ -19,17 +18,19 @@ def test_rows_lie_evenly():
     assert _spread(list(range(15)), 3) == [2, 7, 12] and _spread([5], 3) == [5]
 
 
-def test_comparison_has_a_column_for_each_method(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, 'pick_crop', lambda reference: (3, 4, 10, 6))
-    img = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
-    cv2.imwrite(str(tmp_path / 'a.png'), img)
+def test_comparison_enlarges_the_same_part_of_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, 'pick_crop', lambda reference: (3, 4, 10, 5))
+    img = np.random.default_rng(0).integers(0, 255, (20, 40, 3), dtype=np.uint8)
     file = str(tmp_path / 'a.png')
-    records = [{'method': m, 'image': 'a', 'picture': file, **dict.fromkeys(METRICS, 7.0)} for m in ('input', 'm')]
-    figure = comparison_figure([Pair('a', file, file)], ['input', 'm'], records)
-    axes = figure.axes
-    assert [ax.get_title() for ax in axes[:3]] == ['input', 'm', 'reference'] and len(axes) == 6
-    np.testing.assert_array_equal(axes[4].images[0].get_array(), img[4:10, 3:13, ::-1])
-    assert axes[4].get_xlabel() == '7.00 dB'
+    cv2.imwrite(file, img)
+    records = [{'method': m, 'image': 'a', 'picture': file, 'psnr': 7.0} for m in ('input', 'm')]
+    sheet = contact_sheet([Pair('a', file, file)], ['input', 'm'], records, 80, crops=True)
+    assert sheet.shape == (40 + 40, 3 * 80, 3)
+    part = cv2.resize(img[4:9, 3:13], (80, 40), interpolation=cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(sheet[40:, :80], part)
+    np.testing.assert_array_equal(sheet[40:, 160:], part)
+    assert (sheet[40:, 80:160] != part).any()  # the PSNR is written there
+    assert (sheet[8, 6:27] == (0, 0, 255)).all()
 
 
 def test_sheet_has_a_row_for_each_image(tmp_path):
@@ -38,7 +39,7 @@ def test_sheet_has_a_row_for_each_image(tmp_path):
     bright = str(tmp_path / 'b.png')
     cv2.imwrite(dark, img // 9)
     cv2.imwrite(bright, img)
-    records = [{'method': 'm', 'image': name, 'picture': bright} for name in 'ab']
+    records = [{'method': 'm', 'image': name, 'picture': bright, 'psnr': 7.0} for name in 'ab']
     sheet = contact_sheet([Pair('a', dark), Pair('b', dark)], ['input', 'm'], records)
     assert sheet.shape == (2 * 160, 2 * 320, 3)
     small = cv2.resize(img, (320, 160), interpolation=cv2.INTER_AREA)

@@ -130,7 +130,7 @@ def test_each_further_item_is_what_two_counts_differ_by(capsys):
 @pytest.mark.full
 @pytest.mark.parametrize('arguments', [
     ['pictures', '--models', 'lite', '--sizes', '64x48'], ['folder', '--photos', '3'], ['video', '--frames', '14'],
-    ['start'], ['training']], ids=lambda arguments: arguments[0])
+    ['start']], ids=lambda arguments: arguments[0])
 def test_every_benchmark_runs(arguments, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['benchmark.py', *arguments, '--repeats', '1', '--threads', '2'])
     if arguments[0] in ('start', 'folder', 'video'):
