@@ -37,11 +37,13 @@ def _rows(table: Table) -> Iterator[str]:
 
 
 def _classes() -> Iterator[tuple[str, type]]:
+    from . import losses
     from .archs import EMAResNetGenerator, PatchGANDiscriminator
-    from .losses import MeanMatchedMSELoss
+    from .data.camera import Camera
     from .models import ExposureJitter, LinearDecayLR
-    yield from (('Network', EMAResNetGenerator), ('Network', PatchGANDiscriminator), ('Loss', MeanMatchedMSELoss),
-                ('Schedule', LinearDecayLR), ('`train: cycle_jitter`:', ExposureJitter))
+    yield from (('Network', EMAResNetGenerator), ('Network', PatchGANDiscriminator), *(
+        ('Loss', getattr(losses, name)) for name in losses.__all__), ('Schedule', LinearDecayLR),
+        ('`train: cycle_jitter`:', ExposureJitter), ('`train: camera`, beside `share`:', Camera))
 
 
 def _arguments(cls: type) -> Iterator[tuple[str, str, str]]:

@@ -32,10 +32,10 @@ from .metrics.metric_util import default_device
 from .metrics.pyiqa_metric import build_pyiqa
 from .models.exposure_jitter import ExposureJitter
 from .models.lr_scheduler import SCHEDULES, build_schedule
-from .schema import NETWORKS, Option, sections_of, shown
+from .schema import NETWORKS, TRAIN, Option, sections_of, shown
 
 OPTIMIZERS = ('optim_g', 'optim_d')
-LOSSES = ('gan_opt', 'cycle_opt', 'identity_opt', 'distill_opt')
+LOSSES = [key for key in TRAIN if key.endswith('_opt')]
 Options = dict[str, Any]
 Problems = Iterator[str]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from .messages import nearest
 
-__all__ = ['DATASETS', 'NETWORKS', 'OUR_MODELS', 'Option', 'SECTIONS', 'fill_in', 'sections_of', 'shown']
+__all__ = ['DATASETS', 'NETWORKS', 'OUR_MODELS', 'Option', 'SECTIONS', 'TRAIN', 'fill_in', 'sections_of', 'shown']
 
 OUR_MODELS = ('LowLightCycleGANModel', )
 NETWORKS = ('network_g', 'network_f', 'network_d_a', 'network_d_b')

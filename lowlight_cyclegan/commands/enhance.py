@@ -19,12 +19,13 @@ EXIT_CODES = """exit codes:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from lowlight_cyclegan.photos.formats import FORMATS
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description, parser.epilog = DESCRIPTION, EXIT_CODES
     parser.add_argument('input', nargs='+', metavar='INPUT', help='files and folders')
     parser.add_argument('-o', '--output', type=path, metavar='PATH', help='folder, or for a single file a file name')
     parser.add_argument('--suffix', type=part_of_name, help='added to names. Default: _enhanced, with --output none')
-    parser.add_argument('--format', choices=['jpg', 'png', 'webp', 'bmp', 'tiff'],
+    parser.add_argument('--format', choices=list(FORMATS),
                         help="of the outputs. Default: the input's; JPEG for HEIC, AVIF and RAW, PNG for others and "
                         'where a photo is transparent')
     parser.add_argument('--quality', type=number(1, 100, int), metavar='1-100',
