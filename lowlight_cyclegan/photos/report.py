@@ -93,17 +93,11 @@ class Screen:
     def begin(self, report: Report, total: int) -> None:
         """Show the bar for a report of which this process does ``total`` photos."""
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
-
-        class Rate(ProgressColumn):
-
-            def render(self, task: Task) -> str:
-                return f'{task.speed:.2f}/s' if task.speed else ''
-
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
         self._lines = not report.roots and not self._json
         console = Console(stderr=True, soft_wrap=True)
         self._bar = Progress(
-            BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), console=console, transient=True,
+            BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True,
             disable=not report.roots or self._json or not self._wants_bar or not console.is_terminal)
         self._task = self._bar.add_task('', total=total)
         self._bar.start()
