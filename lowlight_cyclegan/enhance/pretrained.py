@@ -127,13 +127,13 @@ def load_state(path: str | os.PathLike, keys: Iterable[str] = CHECKPOINTS) -> di
             state = load_file(path)
         else:
             state = torch.load(path, map_location='cpu', weights_only=True)
-        state = next((state[key] for key in keys if key in state), state)
-        state = {key.removeprefix('module.'): value for key, value in state.items()}
-    except Exception as error:  # torch.load answers a broken file with many kinds
+    except Exception as error:  # both answer a broken file with many kinds
         raise ValueError(f'{path}: cannot be loaded as weights ({_line(error)})') from error
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if isinstance(state, dict):
+        state = next((state[key] for key in keys if key in state), state)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f'{path}: holds no weights of a network')
-    return state
+    return {key.removeprefix('module.'): value for key, value in state.items()}
 
 
 def infer_options(state: dict[str, Tensor], path: str | os.PathLike = 'the state dict') -> dict:
