@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
-from typing import Any
 
 from lowlight_cyclegan.config import DEFAULT_MODEL
 from .formats import MAX_PIXELS
@@ -101,9 +100,10 @@ class ProcessGroup:
         self.part = f'.rank{self.rank}' if self.world > 1 else ''
         if self.joined:
             from datetime import timedelta
+            from mmengine import dist
             from torch import distributed
             distributed.init_process_group('gloo', timeout=timedelta(days=365))  # of waiting for the slowest
-            self._distributed = distributed
+            self._dist, self._leave = dist, distributed.destroy_process_group
 
     def device(self) -> str | None:
         """The GPU of this process, if there are several processes and a GPU."""
@@ -114,22 +114,18 @@ class ProcessGroup:
 
     def share(self, jobs: list[Job]) -> list[Job]:
         """The jobs that rank 0 found: files may come and go meanwhile."""
-        if not self.joined:
-            return jobs
         shared = [jobs]
-        self._distributed.broadcast_object_list(shared, src=0)
+        if self.joined:
+            self._dist.broadcast_object_list(shared)
         return shared[0]
 
     def collect(self, entries: dict[Job, Entry]) -> dict[Job, Entry]:
         """The results of all processes."""
-        if not self.joined:
-            return entries
-        parts: list[Any] = [None] * self.world
-        self._distributed.all_gather_object(parts, entries)
+        parts = self._dist.all_gather_object(entries) if self.joined else [entries]
         return {job: entry for part in parts for job, entry in part.items()}
 
     def leave(self) -> None:
         """Wait for the others, and part."""
         if self.joined:
-            self._distributed.barrier()
-            self._distributed.destroy_process_group()
+            self._dist.barrier()
+            self._leave()
