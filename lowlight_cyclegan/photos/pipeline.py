@@ -28,32 +28,12 @@ from .write import encode_image, write_bytes
 if TYPE_CHECKING:
     from lowlight_cyclegan.enhance.enhancer import Enhancer, Result
 
-__all__ = ['Pipeline', 'enhance_photo']
+__all__ = ['Pipeline']
 
 THREADS = 2  # that read, and that write
 WAITING = 3  # photos that are read ahead, or enhanced and not yet written
 AT_ONCE = 2  # photos that the network runs on, on a CPU
 LARGE = 3 * 50_000_000  # numbers in a photo, above which it is alone
-
-
-def enhance_photo(enhancer: Enhancer, photo: Photo, strength: float = 1.0,
-                  mode: str | None = None) -> tuple[Photo, Result]:
-    """Enhance a photo in the sRGB that the network knows, and give it back in its own colours.
-
-    Args:
-        enhancer: Or what has its ``enhance_with_report``.
-        photo: As it was read.
-        strength: From 0 (the photo) to 1 (the network's picture).
-        mode: Instead of the enhancer's.
-
-    Returns:
-        The photo, with other pixels, and the enhancer's result of sRGB pixels.
-
-    Raises:
-        ValueError: If the enhancer does.
-    """
-    result = enhancer.enhance_with_report(for_network(photo) if strength else photo.pixels, strength, mode)
-    return photo.with_pixels(from_network(photo, result.image) if strength else result.image), result
 
 
 @dataclass(frozen=True)

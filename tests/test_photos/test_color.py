@@ -7,10 +7,10 @@ import zlib
 from PIL import Image, ImageCms
 
 from lowlight_cyclegan.enhance.enhancer import Result
+from lowlight_cyclegan.photos.batch import enhance_photos
 from lowlight_cyclegan.photos.color import (PRIMARIES, encoding_of, for_network, from_network, profile,
                                             profile_of_codes)
 from lowlight_cyclegan.photos.formats import ImageError, Photo
-from lowlight_cyclegan.photos.pipeline import enhance_photo
 from lowlight_cyclegan.photos.read import decode_image, read_image
 from lowlight_cyclegan.photos.write import encode_image, write_image
 
@@ -39,6 +39,12 @@ class Brighter:
         light = light.clip(0, 1)
         y = np.where(light <= 0.0031308, light * 12.92, 1.055 * light**(1 / 2.4) - 0.055)
         return Result((y * top).round().astype(image.dtype), 'direct', '')
+
+
+def enhanced(photo):
+    """The photo after Brighter, and what Brighter said."""
+    result = Brighter().enhance_with_report(for_network(photo))
+    return photo.with_pixels(from_network(photo, result.image)), result
 
 
 def test_what_srgb_is():
@@ -91,7 +97,7 @@ def test_the_same_scene_in_another_profile_looks_the_same_afterwards(icc, depth)
     expected = Brighter().enhance_with_report(scene).image
     other = by_littlecms(scene, b'', icc)
     scale = 257 if depth == 16 else 1
-    photo, result = enhance_photo(Brighter(), Photo((other * np.uint16(scale)).astype(f'u{depth // 8}'), icc=icc))
+    photo, result = enhanced(Photo((other * np.uint16(scale)).astype(f'u{depth // 8}'), icc=icc))
     assert photo.pixels.dtype.itemsize == depth // 8 and photo.icc == icc and result.mode == 'direct'
     seen = by_littlecms((photo.pixels // scale).astype(np.uint8), icc)
     assert abs(seen.astype(int) - expected).mean() < 3 and abs(seen.mean() - expected.mean()) < 1
@@ -100,31 +106,26 @@ def test_the_same_scene_in_another_profile_looks_the_same_afterwards(icc, depth)
 def test_colours_beyond_srgb_stay_beyond():
     icc, red = profile_of_codes(12, 13), np.uint8([[[120, 0, 0]]])
     assert (for_network(Photo(red, icc=icc))[0, 0, 1:] == 0).all()
-    found = enhance_photo(Brighter(), Photo(red, icc=icc))[0].pixels[0, 0]
+    found = enhanced(Photo(red, icc=icc))[0].pixels[0, 0]
     assert found[0] > 150 and found[1:].max() < 6
 
 
 def test_gray_and_alpha():
     icc, gray = profile_of_codes(1, 8, gray=True), picture((9, 11, 2))
-    photo, _ = enhance_photo(Brighter(), Photo(gray, icc=icc))
+    photo, _ = enhanced(Photo(gray, icc=icc))
     assert np.array_equal(photo.pixels[..., 1], gray[..., 1])
     assert np.abs(photo.pixels[..., 0].astype(int) - (gray[..., 0].astype(int) * 2).clip(0, 255)).max() <= 1
     colour = picture((9, 11, 4))
-    photo, _ = enhance_photo(Brighter(), Photo(colour, icc=profile_of_codes(1, 8)))
+    photo, _ = enhanced(Photo(colour, icc=profile_of_codes(1, 8)))
     assert np.abs(photo.pixels[..., :3].astype(int) - (colour[..., :3].astype(int) * 2).clip(0, 255)).max() <= 1
     assert np.array_equal(photo.pixels[..., 3], colour[..., 3])
 
 
-def test_strength_zero_changes_nothing():
-    pixels = picture()
-    photo, _ = enhance_photo(Enhancer_that_copies(), Photo(pixels, icc=profile(PROPHOTO, 1.8)), 0)
-    assert np.array_equal(photo.pixels, pixels)
-
-
-class Enhancer_that_copies:
-
-    def enhance_with_report(self, image, strength, mode=None):
-        return Result(image.copy(), None, '')
+def test_strength_zero_changes_nothing(tmp_path):
+    photo = Photo(picture(), icc=profile(PROPHOTO, 1.8))
+    write_image(tmp_path / 'a.png', photo)
+    enhance_photos([str(tmp_path / 'a.png')], strength=0)
+    assert np.array_equal(read_image(tmp_path / 'a_enhanced.png').pixels, photo.pixels)
 
 
 def table_profile():
