@@ -60,7 +60,7 @@ setup(
     package_dir={'lowlight_cyclegan.options': 'options'},
     package_data={
         'lowlight_cyclegan.options': ['*.yml', '*.txt'],
-        'lowlight_cyclegan': ['weights/*.safetensors', 'weights/*.md', 'weights/*.png', 'weights/*.jpg'],
+        'lowlight_cyclegan': ['weights/*.safetensors', 'weights/*.md', 'weights/*.png', 'weights/*.jpg', 'web/*.css'],
     },
     include_package_data=False,
     zip_safe=False,

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='prefix of the page behind a reverse proxy, for example /light')
     parser.add_argument('--model', nargs='+', default=[DEFAULT_MODEL], metavar='NAME',
                         help='weights: a packaged name, a file or a folder; with several, the page lets one choose. '
-                        'Default: lite')
+                        'Default: everyday')
     parser.add_argument('--device', help='default: cuda where there is one, else cpu')
     group, defaults = parser.add_argument_group('limits'), asdict(Limits())
     for name, kind, metavar, text in (

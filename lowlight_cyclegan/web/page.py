@@ -27,30 +27,7 @@ __all__ = ['CSS', 'FONTS', 'build_page']
 FONTS = ['system-ui', 'sans-serif']
 HEADING = ('<h1>Light for dark photos</h1><p>Drop one below. It is worked on by the machine that serves this page and '
            'goes nowhere else.</p>')
-CSS = """
-.gradio-container main { max-width: 56rem; margin: 0 auto !important; width: 100%; }
-.gradio-container .app { padding: 1rem !important; }
-.gradio-container .html-container { padding: 0; }
-.gradio-container h1 { margin: 0 0 0.25rem; font-size: 1.6rem; }
-#upload { min-height: 8.5rem; border: 2px dashed var(--primary-400); border-radius: 0.75rem; }
-#upload:hover, #upload:focus-within { background: var(--primary-50); }
-.dark #upload:hover, .dark #upload:focus-within { background: var(--neutral-800); }
-/* The words of the file field are gradio's: not a file is wanted here but a photo, and a finger does not click. */
-#upload [data-testid=upload-text] { font-size: 0; gap: 0; }
-#upload [data-testid=upload-text] .or { display: none; }
-#upload [data-testid=upload-text]::after {
-  content: 'Drop a photo, or tap to choose one'; font-size: var(--text-lg); color: var(--body-text-color);
-}
-#status p { margin: 0; color: var(--neutral-500); overflow-wrap: anywhere; }
-#status .bad { color: var(--error-text-color); font-weight: 500; }
-.dark #status p:not(.bad) { color: var(--neutral-400); }
-#compare, #compare .image-container { border: 0; background: none; }
-#download a {
-  display: block; padding: 0.8rem 1rem; border-radius: 0.75rem; text-align: center; text-decoration: none;
-  font-size: var(--text-lg); font-weight: 600; background: var(--primary-400); color: #1c1917;
-}
-#download a:hover, #download a:focus-visible { background: var(--primary-300); }
-"""
+CSS = Path(__file__).with_name('page.css').read_text(encoding='utf-8')
 
 
 def build_page(models: Mapping[str, Callable[[], Enhancer]], worker: Executor, photos: Photos, limits: Limits,
