@@ -24,7 +24,7 @@ from .methods import Method, complexity, load_method
 from .metrics import applicable
 from .pairs import Pair, find_pairs
 from .protocol import Protocol
-from .tables import Table, difference_table, quality_table, to_csv, to_markdown, to_terminal
+from .tables import Table, difference_table, quality_table, show, to_csv, to_markdown
 
 __all__ = ['clean_subsets', 'compare', 'measure_all']
 
@@ -86,7 +86,7 @@ def compare(methods: Sequence[str], data: Sequence[str], output: str, protocol: 
     if figures:
         from .figures import draw_all
         draw_all(output, datasets, labels, records)
-    _print(tables)
+    show(tables)
     print(f'written to {output}')
 
 
@@ -172,13 +172,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _print(tables: list[Table]) -> None:
-    from rich.console import Console
-    # a table is for reading across: in a file or a pipe it takes the width that it needs
-    console = Console(width=None if os.isatty(1) else 400)
-    for table in tables:
-        console.print(to_terminal(table))
-        for note in table.notes:
-            console.print(note, highlight=False, soft_wrap=True)

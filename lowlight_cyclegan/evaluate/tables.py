@@ -4,9 +4,11 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import statistics
 from collections.abc import Iterator, Sequence
 from rich import box
+from rich.console import Console
 from rich.table import Table as RichTable
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from .statistics import bootstrap_interval, mean_and_error
 if TYPE_CHECKING:
     from .metrics import Metric
 
-__all__ = ['Table', 'difference_table', 'quality_table', 'to_csv', 'to_markdown', 'to_terminal']
+__all__ = ['Table', 'difference_table', 'quality_table', 'show', 'to_csv', 'to_markdown', 'to_terminal']
 
 ARROWS = {'higher': '↑', 'lower': '↓', None: ''}
 
@@ -129,6 +131,16 @@ def to_terminal(table: Table) -> RichTable:
     for cells in table.cells():
         drawn.add_row(*cells)
     return drawn
+
+
+def show(tables: Sequence[Table]) -> None:
+    """Print tables with their notes."""
+    # a table is for reading across: in a file or a pipe it takes the width that it needs
+    console = Console(width=None if os.isatty(1) else 400)
+    for table in tables:
+        console.print(to_terminal(table))
+        for note in table.notes:
+            console.print(note, highlight=False, soft_wrap=True)
 
 
 def to_markdown(tables: Sequence[Table]) -> str:

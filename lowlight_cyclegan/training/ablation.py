@@ -16,7 +16,7 @@ from copy import deepcopy
 from os import path as osp
 
 from lowlight_cyclegan.config import find_file, find_lists, force_option, get, load_options, options_dir
-from lowlight_cyclegan.evaluate.tables import Table, to_csv, to_markdown, to_terminal
+from lowlight_cyclegan.evaluate.tables import Table, show, to_csv, to_markdown
 from lowlight_cyclegan.files import atomic_write
 from .budget import iterations_within, signals_for
 
@@ -201,7 +201,6 @@ def summary_table(results: list[dict], metrics: dict[str, str], notes: Sequence[
 
 
 def _report(base: dict, budget: str, results: list[dict], output: str) -> None:
-    from rich.console import Console
     metrics = {name: opt.get('better', 'higher') for name, opt in base['val']['metrics'].items()}
     notes = [f'budget {budget} for each run; last validation on {base["datasets"]["val"]["name"]}; torch '
              f'{torch.__version__}, {torch.get_num_threads()} threads']
@@ -210,9 +209,6 @@ def _report(base: dict, budget: str, results: list[dict], output: str) -> None:
     columns = [(key, key, None, 0) for key in ('row', 'seed', 'iterations', *metrics)]
     for name, text in {'ablation.md': to_markdown([table]), 'ablation.csv': to_csv(Table('', columns, runs))}.items():
         atomic_write(osp.join(output, name), text.encode())
-    console = Console(width=None if os.isatty(1) else 240)
-    console.print(to_terminal(table))
-    for note in notes:
-        console.print(note, highlight=False, soft_wrap=True)
+    show([table])
     print(f'written to {output}. On a test set: lowlight-cyclegan evaluate --method '
           f'NAME={osp.join(output, "experiments", "RUN", "models", "net_g_latest.pth")} --data NAME=LOW:HIGH')
