@@ -7,15 +7,15 @@ MODULES = {
     'classical_arch': ('ExposureGain', 'ExposureGainFusion', 'GammaCurve'),
     'ema_resnet_arch': ('EMA', 'EMAResidualBlock', 'EMAResNetGenerator', 'convert_cyclegan_generator'),
     'exposure_head_arch': ('ExposureCurves', 'ExposureHead'),
-    'iat_arch': ('IAT', 'convert_iat'),
-    'pairlie_arch': ('PairLIE', 'convert_pairlie'),
+    'iat_arch': ('IAT', ),
+    'pairlie_arch': ('PairLIE', ),
     'patchgan_arch': ('PatchGANDiscriminator', ),
-    'psenet_arch': ('PSENet', 'convert_psenet'),
-    'retinexnet_arch': ('RetinexNet', 'convert_retinexnet'),
-    'ruas_arch': ('RUAS', 'convert_ruas'),
-    'sci_arch': ('SCI', 'convert_sci'),
+    'psenet_arch': ('PSENet', ),
+    'retinexnet_arch': ('RetinexNet', ),
+    'ruas_arch': ('RUAS', ),
+    'sci_arch': ('SCI', ),
     'self_ensemble_arch': ('self_ensemble', ),
-    'zero_dce_arch': ('ZeroDCE', 'convert_zero_dce'),
+    'zero_dce_arch': ('ZeroDCE', ),
 }
 HOMES = {name: module for module, names in MODULES.items() for name in names}
 

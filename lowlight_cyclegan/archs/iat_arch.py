@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .baseline_arch import Baseline
 
-__all__ = ['IAT', 'convert_iat']
+__all__ = ['IAT']
 
 NAMES = [(r'^local_net\.conv1\.', 'stem.'), (r'^local_net\.(mul|add)_blocks\.', r'\1.'),
          (r'^local_net\.(mul|add)_end\.0\.', r'\1_end.'), (r'\.pos_embed\.', '.position.'),
@@ -19,19 +19,6 @@ NAMES = [(r'^local_net\.conv1\.', 'stem.'), (r'^local_net\.(mul|add)_blocks\.', 
          (r'^(mul|add)\.(\d)\.attn\.', r'\1.\2.filter.'), (r'\.mlp\.fc1\.', '.mlp.0.'), (r'\.mlp\.fc2\.', '.mlp.2.'),
          (r'^global_net\.conv_large\.proj\.', 'shared.embed.'), (r'^global_net\.generator\.attn\.', 'shared.'),
          (r'^global_net\.generator\.', 'shared.'), (r'^global_net\.', 'shared.')]
-
-
-def convert_iat(state_dict):
-    """Rename the keys of the published weights; ValueError for others."""
-    converted = {}
-    for key, value in state_dict.items():
-        key = key.removeprefix('module.')
-        if not key.startswith(('local_net.', 'global_net.')):
-            raise ValueError(f'unknown key {key!r}')
-        for theirs, ours in NAMES:
-            key = re.sub(theirs, ours, key)
-        converted[key] = value
-    return converted
 
 
 class ColorNorm(nn.Module):
@@ -105,8 +92,6 @@ class IAT(Baseline):
         num_feat (int): Width of the branch that works at full size. Default: 16.
     """
 
-    convert = staticmethod(convert_iat)
-
     def __init__(self, num_feat=16):
         super().__init__()
         self.stem = nn.Conv2d(3, num_feat, 3, padding=1)
@@ -122,3 +107,16 @@ class IAT(Baseline):
         gamma, color = self.shared(x)
         y = torch.einsum('nij,njhw->nihw', color, x * factor + offset)
         return y.clamp(1e-8, 1)**gamma.view(-1, 1, 1, 1)
+
+    @staticmethod
+    def convert(state_dict):
+        """Rename the keys of the published weights; ValueError for others."""
+        converted = {}
+        for key, value in state_dict.items():
+            key = key.removeprefix('module.')
+            if not key.startswith(('local_net.', 'global_net.')):
+                raise ValueError(f'unknown key {key!r}')
+            for theirs, ours in NAMES:
+                key = re.sub(theirs, ours, key)
+            converted[key] = value
+        return converted

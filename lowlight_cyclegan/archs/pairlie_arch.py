@@ -7,14 +7,7 @@ from torch import nn
 from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .baseline_arch import Baseline, rename
 
-__all__ = ['PairLIE', 'convert_pairlie']
-
-
-def convert_pairlie(state_dict):
-    """Rename the keys of the published weights; ValueError for others."""
-    names = {'L_net': 'illumination', 'R_net': 'reflectance', 'N_net': 'projection'}
-    layers = (1, 4, 7, 10, 13)
-    return rename(state_dict, {f'{net}.{net}.{i}': f'{ours}.{i}' for net, ours in names.items() for i in layers})
+__all__ = ['PairLIE']
 
 
 def conv_net(num_feat, num_out_ch):
@@ -34,8 +27,6 @@ class PairLIE(Baseline):
         power (float): Exponent of the illumination; the authors take 0.14 for LOL, 0.2 elsewhere. Default: 0.14.
     """
 
-    convert = staticmethod(convert_pairlie)
-
     def __init__(self, num_feat=64, power=0.14):
         super().__init__()
         self.power = power
@@ -46,3 +37,10 @@ class PairLIE(Baseline):
         """(n, 3, h, w) in [0, 1] -> the same shape and range."""
         x = self.projection(x)
         return self.illumination(x)**self.power * self.reflectance(x)
+
+    @staticmethod
+    def convert(state_dict):
+        """Rename the keys of the published weights; ValueError for others."""
+        names = {'L_net': 'illumination', 'R_net': 'reflectance', 'N_net': 'projection'}
+        layers = (1, 4, 7, 10, 13)
+        return rename(state_dict, {f'{net}.{net}.{i}': f'{ours}.{i}' for net, ours in names.items() for i in layers})

@@ -10,19 +10,12 @@ from torch.nn import functional as F
 from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .baseline_arch import Baseline, rename
 
-__all__ = ['PSENet', 'convert_psenet']
+__all__ = ['PSENet']
 
 # input, hidden and output channels, stride, channel attention; the authors' names
 BLOCKS = {'first_conv': (3, 6, 3, 1, True), 'conv1': (3, 24, 16, 2, False), 'conv2': (16, 24, 16, 1, False),
           'conv3': (16, 48, 32, 2, False), 'conv5': (32, 48, 32, 1, False), 'conv6': (32, 48, 16, 1, False),
           'conv7': (32, 48, 16, 1, False), 'conv8': (16, 24, 3, 1, False), 'last_conv': (6, 9, 3, 1, True)}
-
-
-def convert_psenet(state_dict):
-    """Rename the keys of the published weights; ValueError for others."""
-    layers = {'0': 'expand', '2': 'filter', '3.fc.0': 'attention.0', '3.fc.2': 'attention.2', '5': 'project'}
-    return rename(state_dict, {f'model.{block}.conv.{layer}': f'blocks.{block}.{ours}'
-                               for block in BLOCKS for layer, ours in layers.items()})
 
 
 class Block(nn.Module):
@@ -50,8 +43,6 @@ class Block(nn.Module):
 class PSENet(Baseline):
     """1 - (1 - x)^g with an exponent g for each value, from a small U-Net; 15,000 parameters (section 3.3)."""
 
-    convert = staticmethod(convert_psenet)
-
     def __init__(self):
         super().__init__()
         self.blocks = nn.ModuleDict({name: Block(*shape) for name, shape in BLOCKS.items()})
@@ -68,6 +59,13 @@ class PSENet(Baseline):
         quarter = net['conv6'](net['conv5'](net['conv3'](half)))
         half = net['conv8'](net['conv7'](torch.cat([half, _enlarge(quarter, half)], dim=1)))
         return (1 + net['last_conv'](torch.cat([full, _enlarge(half, full)], dim=1))).abs()
+
+    @staticmethod
+    def convert(state_dict):
+        """Rename the keys of the published weights; ValueError for others."""
+        layers = {'0': 'expand', '2': 'filter', '3.fc.0': 'attention.0', '3.fc.2': 'attention.2', '5': 'project'}
+        return rename(state_dict, {f'model.{block}.conv.{layer}': f'blocks.{block}.{ours}'
+                                   for block in BLOCKS for layer, ours in layers.items()})
 
 
 def _enlarge(x, like):

@@ -9,18 +9,7 @@ from torch.nn import functional as F
 from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .baseline_arch import Baseline, rename
 
-__all__ = ['RetinexNet', 'convert_retinexnet']
-
-
-def convert_retinexnet(state_dict):
-    """Rename the keys of the PyTorch port's two files, taken together; ValueError for others."""
-    names = {'net1_conv0': 'decompose.0', 'net1_recon': 'decompose.11',
-             'net2_conv0_1': 'relight.first', 'net2_fusion': 'relight.fuse', 'net2_output': 'relight.last'}
-    names.update({f'net1_convs.{2 * i}': f'decompose.{2 * i + 1}' for i in range(5)})
-    for i in range(3):
-        names[f'net2_conv1_{i + 1}'] = f'relight.down.{i}'
-        names[f'net2_deconv1_{i + 1}'] = f'relight.up.{i}'
-    return rename(state_dict, names)
+__all__ = ['RetinexNet']
 
 
 def conv(in_ch, out_ch, kernel=3, stride=1):
@@ -62,8 +51,6 @@ class RetinexNet(Baseline):
         num_feat (int): Width. Default: 64.
     """
 
-    convert = staticmethod(convert_retinexnet)
-
     def __init__(self, num_feat=64):
         super().__init__()
         layers = [conv(4, num_feat, 9)]
@@ -77,3 +64,14 @@ class RetinexNet(Baseline):
         x = torch.cat([x.amax(1, keepdim=True), x], dim=1)
         decomposition = self.decompose(x).sigmoid()  # reflectance (3 channels) and illumination (1)
         return (decomposition[:, :3] * self.relight(decomposition)).clamp(0, 1)
+
+    @staticmethod
+    def convert(state_dict):
+        """Rename the keys of the PyTorch port's two files, taken together; ValueError for others."""
+        names = {'net1_conv0': 'decompose.0', 'net1_recon': 'decompose.11',
+                 'net2_conv0_1': 'relight.first', 'net2_fusion': 'relight.fuse', 'net2_output': 'relight.last'}
+        names.update({f'net1_convs.{2 * i}': f'decompose.{2 * i + 1}' for i in range(5)})
+        for i in range(3):
+            names[f'net2_conv1_{i + 1}'] = f'relight.down.{i}'
+            names[f'net2_deconv1_{i + 1}'] = f'relight.up.{i}'
+        return rename(state_dict, names)

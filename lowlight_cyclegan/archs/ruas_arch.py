@@ -11,37 +11,13 @@ from torch.nn import functional as F
 from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .baseline_arch import Baseline
 
-__all__ = ['RUAS', 'convert_ruas']
+__all__ = ['RUAS']
 
 # What the search found for each edge of a cell: kernel size, dilation, own skip. None is the identity.
 ILLUMINATION_CELL = {'distill': (None, (3, 2, True), (3, 1, False)), 'refine': ((1, 1, True), (3, 1, False), None),
                      'last': (3, 1, False)}
 NOISE_CELL = {'distill': ((1, 1, True), (3, 2, True), (1, 1, True)), 'refine': ((1, 1, True), None, (1, 1, True)),
               'last': None}
-
-
-def convert_ruas(state_dict):
-    """Rename the keys of the published weights; ValueError for others."""
-    converted = {}
-    edges = {'c1_d': 'distill.0', 'c2_d': 'distill.1', 'c3_d': 'distill.2', 'c1_r': 'refine.0', 'c2_r': 'refine.1',
-             'c3_r': 'refine.2', 'c4': 'last', 'c5': 'fuse'}
-    edge = rf'({"|".join(edges)})\b'
-    for key, value in state_dict.items():
-        path, _, leaf = key.removeprefix('module.').rpartition('.')
-        illumination = re.match(rf'enhance_net\.iems\.(\d+)\.cell\.{edge}', path)
-        noise = re.match(rf'denoise_net\.nrms\.(\d+)\.{edge}', path)
-        if illumination:
-            path = f'illumination.{illumination[1]}.{edges[illumination[2]]}'
-        elif noise:
-            path = f'noise.{int(noise[1]) + 1}.{edges[noise[2]]}'
-        elif path == 'denoise_net.stem':
-            path = 'noise.0'
-        elif path == 'denoise_net.activate.0':
-            path = 'noise.4'
-        else:
-            raise ValueError(f'unknown key {key!r}')
-        converted[f'{path}.{leaf}'] = value
-    return converted
 
 
 class SkipConv2d(nn.Conv2d):
@@ -87,8 +63,6 @@ class RUAS(Baseline):
         denoise (bool): With the noise removal module, as the authors do for their LOL weights. Default: True.
     """
 
-    convert = staticmethod(convert_ruas)
-
     def __init__(self, denoise=True):
         super().__init__()
         self.denoise = denoise
@@ -104,6 +78,30 @@ class RUAS(Baseline):
             enhanced = (x / illumination).clamp(0, 1)
             guess = local_maximum(enhanced) - 0.5 * (enhanced - x)  # eq. 4: the residual is rectified
         return enhanced - self.noise(enhanced) if self.denoise else enhanced
+
+    @staticmethod
+    def convert(state_dict):
+        """Rename the keys of the published weights; ValueError for others."""
+        converted = {}
+        edges = {'c1_d': 'distill.0', 'c2_d': 'distill.1', 'c3_d': 'distill.2', 'c1_r': 'refine.0', 'c2_r': 'refine.1',
+                 'c3_r': 'refine.2', 'c4': 'last', 'c5': 'fuse'}
+        edge = rf'({"|".join(edges)})\b'
+        for key, value in state_dict.items():
+            path, _, leaf = key.removeprefix('module.').rpartition('.')
+            illumination = re.match(rf'enhance_net\.iems\.(\d+)\.cell\.{edge}', path)
+            noise = re.match(rf'denoise_net\.nrms\.(\d+)\.{edge}', path)
+            if illumination:
+                path = f'illumination.{illumination[1]}.{edges[illumination[2]]}'
+            elif noise:
+                path = f'noise.{int(noise[1]) + 1}.{edges[noise[2]]}'
+            elif path == 'denoise_net.stem':
+                path = 'noise.0'
+            elif path == 'denoise_net.activate.0':
+                path = 'noise.4'
+            else:
+                raise ValueError(f'unknown key {key!r}')
+            converted[f'{path}.{leaf}'] = value
+        return converted
 
 
 def local_maximum(x):

@@ -7,19 +7,7 @@ from torch import nn
 from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .baseline_arch import Baseline, rename
 
-__all__ = ['SCI', 'convert_sci']
-
-
-def convert_sci(state_dict):
-    """Rename the keys of the published weights; ValueError for others.
-
-    They list the estimator's shared block once for every time it is used, and hold the calibrator, which serves its
-    training alone.
-    """
-    names = {'enhance.in_conv.0': 'estimator.stem.0', 'enhance.conv.0': 'estimator.block.0',
-             'enhance.conv.1': 'estimator.block.1', 'enhance.out_conv.0': 'estimator.head.0'}
-    unused = ('enhance.blocks.', 'calibrate.')
-    return rename({k: v for k, v in state_dict.items() if not k.removeprefix('module.').startswith(unused)}, names)
+__all__ = ['SCI']
 
 
 class Estimator(nn.Module):
@@ -42,8 +30,6 @@ class Estimator(nn.Module):
 class SCI(Baseline):
     """Division by an illumination map of a tiny estimator; the calibration that trains it is not used afterwards."""
 
-    convert = staticmethod(convert_sci)
-
     def __init__(self):
         super().__init__()
         self.estimator = Estimator()
@@ -51,3 +37,15 @@ class SCI(Baseline):
     def enhance(self, x):
         """(n, 3, h, w) in [0, 1] -> the same shape and range (eq. 1)."""
         return (x / (x + self.estimator(x)).clamp(1e-4, 1)).clamp(0, 1)
+
+    @staticmethod
+    def convert(state_dict):
+        """Rename the keys of the published weights; ValueError for others.
+
+        They list the estimator's shared block once for every time it is used, and hold the calibrator, which serves its
+        training alone.
+        """
+        names = {'enhance.in_conv.0': 'estimator.stem.0', 'enhance.conv.0': 'estimator.block.0',
+                 'enhance.conv.1': 'estimator.block.1', 'enhance.out_conv.0': 'estimator.head.0'}
+        unused = ('enhance.blocks.', 'calibrate.')
+        return rename({k: v for k, v in state_dict.items() if not k.removeprefix('module.').startswith(unused)}, names)

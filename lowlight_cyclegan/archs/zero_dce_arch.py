@@ -8,12 +8,7 @@ from torch import nn
 from lowlight_cyclegan.registry import ARCH_REGISTRY
 from .baseline_arch import Baseline, rename
 
-__all__ = ['ZeroDCE', 'convert_zero_dce']
-
-
-def convert_zero_dce(state_dict):
-    """Rename the keys of the published weights (``e_conv1.weight`` ...); ValueError for others."""
-    return rename(state_dict, {f'e_conv{i + 1}': f'convs.{i}' for i in range(7)})
+__all__ = ['ZeroDCE']
 
 
 @ARCH_REGISTRY.register()
@@ -24,8 +19,6 @@ class ZeroDCE(Baseline):
         num_feat (int): Width. Default: 32.
         num_iter (int): How often the curve is applied. Default: 8.
     """
-
-    convert = staticmethod(convert_zero_dce)
 
     def __init__(self, num_feat=32, num_iter=8):
         super().__init__()
@@ -50,3 +43,8 @@ class ZeroDCE(Baseline):
         for curve in self.curves(x).unbind(1):
             x = x - curve * x * (1 - x)  # NOTE the published weights give -A
         return x
+
+    @staticmethod
+    def convert(state_dict):
+        """Rename the keys of the published weights (``e_conv1.weight`` ...); ValueError for others."""
+        return rename(state_dict, {f'e_conv{i + 1}': f'convs.{i}' for i in range(7)})
