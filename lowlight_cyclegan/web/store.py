@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import io
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 from lowlight_cyclegan.files import atomic_write
 
@@ -28,27 +27,20 @@ if TYPE_CHECKING:
 
 __all__ = ['GONE', 'Photos']
 
-P = ParamSpec('P')
-R = TypeVar('R')
-
 GONE = 'This photo is no longer kept here: drop it again.'
 PREVIEW = 1600  # pixels of a preview's longer side: sharp on a phone, small on the wire
 ROWS = 256  # rows of a picture that are blended at a time: linear light takes floating point
 LARGEST_STORE = 8 * 2**30  # bytes of all photos together
 
 
-def _returns_memory(method: Callable[P, R]) -> Callable[P, R]:
-    """Give freed memory back to the system after a call: glibc keeps some for every thread, which adds up."""
-
-    @functools.wraps(method)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return method(*args, **kwargs)
-        finally:
-            with contextlib.suppress(AttributeError, OSError):  # other C libraries
-                ctypes.CDLL(None).malloc_trim(0)
-
-    return call
+@contextlib.contextmanager
+def _returning_memory() -> Iterator[None]:
+    """Give freed memory back to the system afterwards: glibc keeps some for every thread, which adds up."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(AttributeError, OSError):  # other C libraries
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 class Photos:
@@ -63,7 +55,7 @@ class Photos:
         self.root, self.max_pixels = Path(root), max_pixels
         self.max_bytes = min(LARGEST_STORE, shutil.disk_usage(root).free // 2)  # half of what is free stays free
 
-    @_returns_memory
+    @_returning_memory()
     def add(self, upload: str | Path, enhancer: Enhancer) -> tuple[str, tuple[int, int], str]:
         """Read a photo, run the network on it and keep both.
 
@@ -169,7 +161,7 @@ class Photos:
                 atomic_write(path, file.getvalue(), durable=False)
         return str(before), str(after)
 
-    @_returns_memory
+    @_returning_memory()
     def encode(self, token: str | None, strength: int) -> tuple[str, bytes]:
         """Name and content of the file to download: full size, depth and metadata of the upload.
 
