@@ -39,6 +39,7 @@ def installed(tmp_path_factory):
 def test_info(installed):
     text = installed('lowlight_cyclegan', 'info')
     assert f'{installed.folder / "site" / "lowlight_cyclegan"}' in text and 'EMAResNetGenerator' in text
+    assert (installed.folder / 'site' / 'lowlight_cyclegan' / 'web' / 'page.css').is_file()
 
 
 def test_enhance(installed):
