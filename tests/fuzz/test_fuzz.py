@@ -12,7 +12,7 @@ from pathlib import Path
 import fuzz
 import patience
 from lowlight_cyclegan import preflight
-from lowlight_cyclegan.commands import enhance
+from lowlight_cyclegan import commands
 from lowlight_cyclegan.models import LowLightCycleGANModel  # noqa: F401  (registers)
 from lowlight_cyclegan.photos import pipeline
 from lowlight_cyclegan.prepare.archive import ZipSource
@@ -80,7 +80,7 @@ def plant_a_traceback(patch):
 
 
 def plant_silence(patch):
-    patch.setattr(enhance, 'fail', raise_for(SystemExit(1)))
+    patch.setattr(commands, 'fail', raise_for(SystemExit(1)))
 
 
 def plant_a_hang(patch):
