@@ -58,7 +58,8 @@ def register() -> None:
         from . import registration, repairs
         repairs.apply(registration.register)
         # When one of these asked for basicsr it is half imported now; parse_options registers the rest. Archs never do.
-        if not any(name in sys.modules for name in registration.TOOLBOX_HALF if not name.endswith('.archs')):
+        asking = tuple(f'{name}.' for name in registration.TOOLBOX_HALF if not name.endswith('.archs'))
+        if not any(name.startswith(asking) for name in sys.modules):
             registration.register()
     except Exception as error:
         import warnings
