@@ -42,6 +42,7 @@ setup(
         'simplejpeg',
         'tifffile',
         'safetensors',
+        'huggingface_hub',
         'psutil',
     ],
     extras_require={

@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import torch
 from collections.abc import Callable
 from dataclasses import replace
@@ -80,18 +81,19 @@ class Enhancer:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike = DEFAULT_MODEL, options: str | dict | None = None,
-                        **kwargs: Any) -> Enhancer:
+                        hub: dict | None = None, **kwargs: Any) -> Enhancer:
         """Load weights, see :func:`~lowlight_cyclegan.enhance.pretrained.load_pretrained`.
 
         Args:
-            name_or_path: Name of bundled weights, file or folder.
+            name_or_path: Name of bundled weights, file, folder or repository of the Hugging Face hub.
             options: Option file for weights that do not say what they are.
+            hub: Arguments of ``huggingface_hub.snapshot_download``, for example revision and token.
             kwargs: Arguments of the class.
 
         Raises:
             ValueError: If the weights cannot be had, or an argument is not known.
         """
-        network, network_options, source = load_pretrained(name_or_path, options)
+        network, network_options, source = load_pretrained(name_or_path, options, hub)
         enhancer = cls(network, **kwargs)
         enhancer.options, enhancer.source = network_options, source
         return enhancer
@@ -105,6 +107,19 @@ class Enhancer:
         if self.options is None:
             raise ValueError('the options of a network that from_pretrained did not load are not known')
         save_pretrained(path, self.network, self.options)
+
+    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
+        """Put the weights into a repository ``user/name`` of the Hugging Face hub, which is made where it is missing.
+
+        Returns:
+            Address of the commit.
+        """
+        from huggingface_hub import HfApi
+        hub = HfApi(token=token)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            repo_id = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id  # a bare name gets its user
+            return str(hub.upload_folder(repo_id=repo_id, folder_path=folder))
 
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal, of the weights and of the options that the network is built with."""

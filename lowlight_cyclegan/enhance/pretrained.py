@@ -1,4 +1,4 @@
-"""Networks with their weights: bundled ones, from files that say what they hold, from training runs."""
+"""Networks with their weights: bundled ones, from files that say what they hold, from training runs, from the hub."""
 from __future__ import annotations
 
 import contextlib
@@ -23,8 +23,8 @@ CHECKPOINTS = ('params_ema', 'params')  # the averaged weights are those a train
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'  # a folder as the Hugging Face hub has it
 
 
-def load_pretrained(name_or_path: str | os.PathLike,
-                    options: str | os.PathLike | dict | None = None) -> tuple[nn.Module, dict, str]:
+def load_pretrained(name_or_path: str | os.PathLike, options: str | os.PathLike | dict | None = None,
+                    hub: dict | None = None) -> tuple[nn.Module, dict, str]:
     """Build a generator and load its weights.
 
     Args:
@@ -33,10 +33,12 @@ def load_pretrained(name_or_path: str | os.PathLike,
             - a name of bundled weights (:func:`~lowlight_cyclegan.config.bundled`);
             - a ``.safetensors`` file of ours, which says what it holds;
             - a ``.pth`` file of BasicSR's format or of the original CycleGAN; averaged weights are preferred;
-            - a folder with config.json and model.safetensors, as the Hugging Face hub has it.
+            - a folder with config.json and model.safetensors, as the Hugging Face hub has it;
+            - ``user/name`` on that hub.
         options: Option file with a ``network_g``, or the options of network_g themselves, for files
             that do not say what they hold. Without them, those of the training run that the file lies in are taken, and
             else they are inferred from the shapes.
+        hub: Arguments of ``huggingface_hub.snapshot_download``.
 
     Returns:
         The network on the CPU, fp32, in evaluation mode without gradients; the options
@@ -47,8 +49,11 @@ def load_pretrained(name_or_path: str | os.PathLike,
     """
     path = bundled().get(str(name_or_path)) or osp.expanduser(str(name_or_path))
     if not osp.exists(path):
-        raise ValueError(f'{name_or_path}: no such file, and no bundled weights have that name'
-                         f'{nearest(name_or_path, bundled())}')
+        # user/name on the hub; three parts, a dot or a leading slash can only be a path
+        if path.count('/') != 1 or path.startswith(('.', '/')) or osp.splitext(path)[1]:
+            raise ValueError(f'{name_or_path}: no such file, and no bundled weights have that name'
+                             f'{nearest(name_or_path, bundled())}')
+        path = _from_hub(path, hub or {})
     if osp.isdir(path):
         path = osp.join(path, WEIGHTS)
         if not osp.exists(path):
@@ -179,15 +184,19 @@ def _from_safetensors(path: str) -> tuple[dict[str, Tensor], dict | None]:
     try:
         with safe_open(path, 'pt') as f:
             state, text = {key: f.get_tensor(key) for key in f.keys()}, (f.metadata() or {}).get('network_g')
-        config = osp.join(osp.dirname(path), CONFIG)
-        if not text and osp.exists(config):
-            with open(config, encoding='utf-8') as file:
-                text = file.read()
-        return state, json.loads(text) if text else None
+        return state, json.loads(text) if text else _beside(path)
     except (OSError, ValueError) as error:
         raise ValueError(f'{path}: cannot be read ({_line(error)})') from error
     except Exception as error:  # SafetensorError derives from Exception alone
         raise ValueError(f'{path}: is no safetensors file ({_line(error)})') from error
+
+
+def _beside(path: str) -> dict | None:
+    config = osp.join(osp.dirname(path), CONFIG)
+    if not osp.exists(config):
+        return None
+    with open(config, encoding='utf-8') as f:
+        return json.load(f)
 
 
 def _from_checkpoint(path: str) -> tuple[dict[str, Tensor], dict | None]:
@@ -216,6 +225,14 @@ def _network_options(path: str) -> dict:
     except (KeyError, TypeError):
         raise ValueError(f'{path}: network_g: needs a type that is registered') from None
     return options  # type: ignore[return-value]
+
+
+def _from_hub(name: str, arguments: dict) -> str:
+    from huggingface_hub import snapshot_download
+    try:
+        return snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS], **arguments)
+    except Exception as error:  # no network, no such repository, no access: the hub's errors share no base
+        raise ValueError(f'{name}: no such file, and the Hugging Face hub gives none ({_line(error)})') from error
 
 
 def _line(error: Exception) -> str:

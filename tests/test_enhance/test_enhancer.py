@@ -334,3 +334,23 @@ def test_lite_brightens_and_keeps_structure(tmp_path):
         enhancer.save_pretrained(tmp_path / name)
         again = Enhancer.from_pretrained(tmp_path / name, device='cpu')
         np.testing.assert_array_equal(again.enhance(image), result)
+
+
+def test_push_to_hub_sends_what_from_pretrained_reads(tmp_path, monkeypatch):
+    import shutil
+    import huggingface_hub
+
+    class Api(huggingface_hub.HfApi):
+
+        def create_repo(self, repo_id, **_):
+            return type('Url', (), {'repo_id': repo_id})
+
+        def upload_folder(self, folder_path, **_):
+            shutil.copytree(folder_path, tmp_path / 'sent')
+
+    monkeypatch.setattr(huggingface_hub, 'HfApi', Api)
+    enhancer = Enhancer.from_pretrained('lite', device='cpu')
+    enhancer.push_to_hub('someone/lite')
+    image = np.full((40, 50, 3), 20, np.uint8)
+    again = Enhancer.from_pretrained(tmp_path / 'sent', device='cpu')
+    np.testing.assert_array_equal(again.enhance(image), enhancer.enhance(image))

@@ -1,3 +1,4 @@
+import huggingface_hub as hub
 import json
 import os
 import pytest
@@ -193,3 +194,20 @@ def test_refusals(net, tmp_path):
     assert 'does not fit' in refusal(tmp_path / 'a.pth', {**NETWORK, 'num_feat': 16})
     assert 'build no network' in refusal(tmp_path / 'a.pth', {**NETWORK, 'num_feet': 16})
     assert 'no_such.yml' in refusal(tmp_path / 'a.pth', 'no_such.yml')
+
+
+def test_hub_without_a_network_answers_in_one_line(monkeypatch):
+
+    def offline(*args, **kwargs):
+        raise OSError('no route\nto the hub')
+
+    monkeypatch.setattr(hub, 'snapshot_download', offline)
+    with pytest.raises(ValueError, match='^someone/net: .*no route to the hub'):
+        load_pretrained('someone/net')
+
+
+def test_hub_repository(net, tmp_path, monkeypatch):
+    save_pretrained(tmp_path / 'net', net, NETWORK, half=False)
+    asked = []
+    monkeypatch.setattr(hub, 'snapshot_download', lambda name, **_: asked.append(name) or str(tmp_path / 'net'))
+    assert same(net, load_pretrained('someone/net')[0]) and asked == ['someone/net']
