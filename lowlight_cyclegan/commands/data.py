@@ -12,17 +12,22 @@ INTERRUPTED = 'Interrupted; the same command continues.'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(title='datasets', metavar='NAME', required=True)
-    for name, text in (
-        ('lol', 'LOL: LOLdataset.zip, or the folder with our485 and eval15'),
-        ('lolv2', 'LOL-v2-real: the archive or folder with Real_captured'),
-        ('lsrw', 'LSRW: the archives or folders with Huawei and Nikon; picks 30 test pairs'),
+    for name, source, text in (
+        ('lol', 'SOURCE', 'LOL: LOLdataset.zip, or the folder with our485 and eval15'),
+        ('lolv2', 'SOURCE', 'LOL-v2-real: the archive or folder with Real_captured'),
+        ('lsrw', 'SOURCE', 'LSRW: the archives or folders with Huawei and Nikon; picks 30 test pairs'),
+        ('folder', 'FOLDER', 'any two folders: low images, then normal ones of the same names'),
     ):
         sub = commands.add_parser(name, help=text, description=f'{text}. Checks all images, lays them out under '
                                   '--output and writes manifest.json. An interrupted run can be repeated.')
         sub.set_defaults(work=_prepare, layout=name)
-        sub.add_argument('source', nargs='+', metavar='SOURCE')
+        sub.add_argument('source', nargs='+', metavar=source)
         sub.add_argument('--output', default='datasets', metavar='DIR', help='default: %(default)s')
-        sub.add_argument('--partial', action='store_true', help='accept other numbers of pairs than published')
+        sub.add_argument('--lmdb', action='store_true', help="also make BasicSR's LMDBs")
+        if name == 'folder':
+            sub.add_argument('--name', required=True, help='name of the dataset')
+        else:
+            sub.add_argument('--partial', action='store_true', help='accept other numbers of pairs than published')
     sub = commands.add_parser('fuse', help='scenes of two exposures: references by exposure fusion',
                               description='Lay out under-exposed pictures with the fusion of both exposures as their '
                               'references.')
@@ -63,15 +68,25 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    from lowlight_cyclegan.prepare.layouts import LAYOUTS, prepare
-    prepare(LAYOUTS[args.layout], args.source, args.output, args.partial)
+    from lowlight_cyclegan.prepare.layouts import LAYOUTS, Layout, prepare
+    if args.layout == 'folder':
+        if len(args.source) != 2:
+            raise ValueError('data folder: give two folders, that of the low images and that of the normal ones')
+        layout = Layout(_plain(args.name), ())
+    else:
+        layout = LAYOUTS[args.layout]
+    prepare(layout, args.source, args.output, getattr(args, 'partial', False), args.lmdb)
+
+
+def _plain(name: str) -> str:
+    if name in ('.', '..') or '/' in name or '\\' in name:
+        raise ValueError(f'--name {name}: must be a plain name')
+    return name
 
 
 def _target(args: argparse.Namespace, source: str, suffix: str) -> str:
     name = args.name or f'{osp.basename(osp.abspath(source))}_{suffix}'
-    if name in ('.', '..') or '/' in name or '\\' in name:
-        raise ValueError(f'--name {name}: must be a plain name')
-    return osp.join(osp.expanduser(args.output), name)
+    return osp.join(osp.expanduser(args.output), _plain(name))
 
 
 def _fuse(args: argparse.Namespace) -> None:

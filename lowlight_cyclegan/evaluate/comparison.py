@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import math
+import numpy as np
 import os
 import torch
 from collections.abc import Sequence
@@ -10,12 +11,11 @@ from os import path as osp
 from tqdm import tqdm
 from typing import Any
 
-from lowlight_cyclegan.data.data_util import map_threaded
+from lowlight_cyclegan.data.data_util import decode_image, map_threaded
 from lowlight_cyclegan.files import atomic_write
 from lowlight_cyclegan.messages import warn
 from lowlight_cyclegan.metrics.lpips_metric import build_lpips
 from lowlight_cyclegan.metrics.metric_util import default_device
-from lowlight_cyclegan.prepare.archive import read_picture
 from lowlight_cyclegan.prepare.fingerprint import find_matches, fingerprint
 from lowlight_cyclegan.prepare.manifest import load_fingerprints
 from .cache import Cache
@@ -74,7 +74,7 @@ def compare(methods: Sequence[str], data: Sequence[str], output: str, protocol: 
         notes += warnings
         for line in warnings:
             warn(line)
-    size = read_picture(next(iter(datasets.values()))[0].low)[1].shape[:2]
+    size = _image(next(iter(datasets.values()))[0].low).shape[:2]
     costs = {method.label: _cost(method, size, store) for method in loaded}
     machines = ' and '.join(sorted({record['machine'] for record in records}))
     notes.append(f'parameters: those that the output depends on; GMACs: multiply-accumulates for {size[1]}x{size[0]} '
@@ -123,7 +123,7 @@ def clean_subsets(name: str, pairs: list[Pair], train: list[dict]) -> tuple[dict
     if not train:
         return {}, []
     files = [file for pair in pairs for file in (pair.low, pair.high or pair.low)]
-    prints = list(map_threaded(lambda path: fingerprint(read_picture(path)[1]), files))
+    prints = list(map_threaded(lambda path: fingerprint(_image(path)), files))
     matches = find_matches(train, prints)
     kinds = [{matches[i][0] for i in (2 * n, 2 * n + 1) if i in matches} for n in range(len(pairs))]
     different = [pair.name for pair, kind in zip(pairs, kinds) if 'identical' not in kind]
@@ -138,6 +138,11 @@ def clean_subsets(name: str, pairs: list[Pair], train: list[dict]) -> tuple[dict
         subsets['no view of it in training'] = unseen
     return subsets, [f'{name}: of its {len(pairs)} images {identical} are identical to training images and {views} '
                      f'more show the same view as one; {len(unseen)} remain']
+
+
+def _image(path: str) -> np.ndarray:
+    with open(path, 'rb') as f:
+        return decode_image(f.read())
 
 
 def _cost(method: Method, size: tuple[int, int], cache: Cache) -> tuple[float, float]:

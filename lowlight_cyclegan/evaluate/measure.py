@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from lowlight_cyclegan import __version__
+from lowlight_cyclegan.data.data_util import decode_image
 from lowlight_cyclegan.files import file_sha256
-from lowlight_cyclegan.prepare.archive import read_picture
 from .cache import Cache
 from .methods import Method
 from .metrics import Metric, applicable, code_fingerprint, select_metrics
@@ -65,8 +65,8 @@ class Meter:
         Raises:
             ValueError: A file cannot be read, or the sizes of a pair differ.
         """
-        content, low = read_picture(pair.low)
-        reference, high = (b'', low) if pair.high is None else read_picture(pair.high)
+        low, low_sha = _read(pair.low)
+        high, high_sha = (low, '') if pair.high is None else _read(pair.high)
         if low.shape != high.shape:
             sizes = ['x'.join(map(str, img.shape[1::-1])) for img in (low, high)]
             raise ValueError(f'{pair.low}: is {sizes[0]}, its reference {pair.high} is {sizes[1]}')
@@ -74,8 +74,8 @@ class Meter:
             raise ValueError(f'{pair.low}: is too small to be measured')
         metrics = applicable(self.metrics, pair.high is not None)
         device = method.enhancer.device
-        picture_key = _hash(method.fingerprint, _hash(content), device.type, __version__)
-        key = _hash(picture_key, _hash(reference), self.fingerprint)
+        picture_key = _hash(method.fingerprint, low_sha, device.type, __version__)
+        key = _hash(picture_key, high_sha, self.fingerprint)
         run, figures = self.cache.get(picture_key, {'ms', 'machine'}), self.cache.read(key)
         figures = figures if isinstance(figures, dict) else {}
         missing = {name: metric for name, metric in metrics.items() if name not in figures}
@@ -92,9 +92,18 @@ class Meter:
                 'cached': cached}
 
 
-def _hash(*parts: bytes | str) -> str:
-    texts = (part if isinstance(part, bytes) else part.encode() for part in parts)
-    return hashlib.sha256(b'/'.join(texts)).hexdigest()
+def _hash(*parts: object) -> str:
+    return hashlib.sha256('/'.join(map(str, parts)).encode()).hexdigest()
+
+
+def _read(path: str) -> tuple[np.ndarray, str]:
+    """(h, w, 3) uint8, BGR, and the file's SHA-256."""
+    try:
+        with open(path, 'rb') as f:
+            content = f.read()
+        return decode_image(content), hashlib.sha256(content).hexdigest()
+    except (OSError, ValueError) as error:
+        raise ValueError(f'{path}: cannot be read: {error}') from None
 
 
 def _device_name(device: torch.device) -> str:

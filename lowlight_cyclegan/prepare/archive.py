@@ -2,17 +2,16 @@
 from __future__ import annotations
 
 import lzma
-import numpy as np
 import os
 import struct
 import zipfile
 import zlib
 from os import path as osp
 
-from lowlight_cyclegan.data.data_util import IMAGE_EXTENSIONS, decode_image
+from lowlight_cyclegan.data.data_util import IMAGE_EXTENSIONS
 from lowlight_cyclegan.messages import warn
 
-__all__ = ['FolderSource', 'Source', 'ZipSource', 'images_in', 'open_source', 'read_picture']
+__all__ = ['FolderSource', 'Source', 'ZipSource', 'images_in', 'open_source']
 
 MAX_FILES = 200_000
 MAX_BYTES = 64 << 30  # unpacked; the largest of the datasets has a few GB
@@ -125,20 +124,6 @@ def open_source(path: str) -> Source:
     if path.lower().endswith(('.rar', '.7z', '.tar', '.gz', '.tgz')):
         raise ValueError(f'{path}: only zip archives are read: unpack it and give the folder')
     return ZipSource(path)
-
-
-def read_picture(file: str) -> tuple[bytes, np.ndarray]:
-    """A picture's file and what is in it, (h, w, 3) uint8, BGR.
-
-    Raises:
-        ValueError: It cannot be read.
-    """
-    try:
-        with open(file, 'rb') as f:
-            content = f.read()
-        return content, decode_image(content)
-    except (OSError, ValueError) as error:
-        raise ValueError(f'{file}: cannot be read: {error}') from None
 
 
 def images_in(folder: str) -> dict[str, str]:

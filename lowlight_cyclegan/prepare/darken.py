@@ -11,13 +11,23 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from os import path as osp
 
-from .archive import images_in, read_picture
-from .manifest import NewDataset, is_complete
+from lowlight_cyclegan.data.data_util import decode_image
+from .archive import images_in
+from .manifest import NewDataset, check_complete
 
 __all__ = ['SHAPES', 'conditions', 'darken', 'expose']
 
 FULL_WELL, READ_NOISE = 6000, 3  # electrons
 JPEG_QUALITY = 75
+
+
+def _to_light(x: np.ndarray) -> np.ndarray:
+    # IEC 61966-2-1
+    return np.where(x <= .04045, x / 12.92, ((x + .055) / 1.055)**2.4)
+
+
+def _to_srgb(x: np.ndarray) -> np.ndarray:
+    return np.where(x <= .0031308, 12.92 * x, 1.055 * np.maximum(x, .0031308)**(1 / 2.4) - .055)
 
 
 def expose(photo: np.ndarray, stops: float | np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
@@ -31,14 +41,10 @@ def expose(photo: np.ndarray, stops: float | np.ndarray, rng: np.random.Generato
     Returns:
         (h, w, 3) uint8, RGB.
     """
-    import torch
-
-    from lowlight_cyclegan.archs.srgb import from_linear, to_linear
-    electrons = to_linear(torch.from_numpy(photo / 255)).numpy() * 2.**-stops * FULL_WELL
+    electrons = _to_light(photo / 255) * 2.**-stops * FULL_WELL
     if rng is not None:
         electrons = rng.poisson(electrons) + rng.normal(0, READ_NOISE, photo.shape)
-    light = torch.from_numpy(np.clip(electrons / FULL_WELL, 0, 1))
-    return np.round(from_linear(light).numpy() * 255).astype(np.uint8)
+    return np.round(_to_srgb(np.clip(electrons / FULL_WELL, 0, 1)) * 255).astype(np.uint8)
 
 
 # ------------------------------------------------------- shapes of partial darkness: stops, (h, w, 1), of a photograph
@@ -153,23 +159,32 @@ def darken(folder: str, target: str, stops: Sequence[float] = (0, 2, 4), shapes:
         ValueError: A photograph cannot be read, two have one name, or the target is something else.
     """
     settings = {'stops': list(stops), 'shapes': list(shapes), 'noise': noise, 'jpeg': jpeg, 'seed': seed}
-    if is_complete(target, settings):
+    if osp.lexists(target):
+        check_complete(target, settings)
+        print(f'complete {target}')
         return
     photographs = images_in(folder)
     stems, files = list(photographs), list(photographs.values())
     names = [osp.basename(file) for file in files]
 
+    def read(number: int) -> tuple[bytes, np.ndarray]:
+        """File and picture, BGR."""
+        try:
+            with open(files[number], 'rb') as f:
+                content = f.read()
+            return content, decode_image(content)
+        except (OSError, ValueError) as error:
+            raise ValueError(f'{files[number]}: cannot be read: {error}') from None
+
     dataset = NewDataset(target)
     shutil.rmtree(dataset.staging, ignore_errors=True)
     images = []
-    for condition, number, dark in conditions(
-            lambda number: np.ascontiguousarray(read_picture(files[number])[1][..., ::-1]), len(names), stops, shapes,
-            noise, jpeg, seed):
+    for condition, number, dark in conditions(lambda number: np.ascontiguousarray(read(number)[1][..., ::-1]),
+                                              len(names), stops, shapes, noise, jpeg, seed):
         low = np.ascontiguousarray(dark[..., ::-1])
         images += [dataset.add(f'{condition}/low/{stems[number]}.png', cv2.imencode('.png', low)[1].tobytes(), low,
                                names[number], 'test'),
-                   dataset.add(f'{condition}/high/{names[number]}', *read_picture(files[number]), names[number],
-                               'test')]
+                   dataset.add(f'{condition}/high/{names[number]}', *read(number), names[number], 'test')]
     dataset.finish(images, ['the low images are synthetic: darkened by a model of a camera'], settings=settings)
     made = dict.fromkeys(entry['path'].split('/')[0] for entry in images)
     print(f'ready    {target}: {len(names)} photographs in {", ".join(made)}')

@@ -5,10 +5,10 @@ import cv2
 import numpy as np
 from os import path as osp
 
-from lowlight_cyclegan.data.data_util import map_threaded
-from .archive import images_in, read_picture
+from lowlight_cyclegan.data.data_util import decode_image, map_threaded
+from .archive import images_in
 from .layouts import pair_names
-from .manifest import NewDataset, is_complete
+from .manifest import NewDataset, check_complete
 
 __all__ = ['fuse', 'fused']
 
@@ -35,7 +35,9 @@ def fuse(under: str, over: str, target: str) -> None:
         FileNotFoundError: There is no such folder, or no image in it.
         ValueError: Names do not pair, pictures cannot be read or differ in size, or the target is something else.
     """
-    if is_complete(target, {'fusion': 'Mertens'}):
+    if osp.lexists(target):
+        check_complete(target, {'fusion': 'Mertens'})
+        print(f'complete {target}')
         return
     low, high = images_in(under), images_in(over)
     try:
@@ -45,13 +47,19 @@ def fuse(under: str, over: str, target: str) -> None:
     dataset = NewDataset(target)
 
     def make(pair: tuple[str, str, str]) -> list[dict]:
-        files = low[pair[1]], high[pair[2]]
-        (content, dark), (_, bright) = map(read_picture, files)
-        if dark.shape != bright.shape:
+        files, contents, images = (low[pair[1]], high[pair[2]]), [], []
+        for file in files:
+            try:
+                with open(file, 'rb') as f:
+                    contents.append(f.read())
+                images.append(decode_image(contents[-1]))
+            except (OSError, ValueError) as error:
+                raise ValueError(f'{file}: cannot be read: {error}') from None
+        if images[0].shape != images[1].shape:
             raise ValueError(f'{files[0]} and {files[1]}: differ in size')
-        fusion = fused(dark, bright)
+        fusion = fused(*images)
         extension = osp.splitext(files[0])[1].lower()
-        return [dataset.add(f'low/{pair[0]}{extension}', content, dark, files[0], 'test'),
+        return [dataset.add(f'low/{pair[0]}{extension}', contents[0], images[0], files[0], 'test'),
                 dataset.add(f'high/{pair[0]}.png', cv2.imencode('.png', fusion)[1].tobytes(), fusion, files[1], 'test')]
 
     images = [entry for entries in map_threaded(make, sorted(pairs)) for entry in entries]

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ from lowlight_cyclegan.data.data_util import IMAGE_EXTENSIONS, decode_image, map
 from lowlight_cyclegan.messages import warn
 from .archive import Source, open_source
 from .fingerprint import aligned_correlation
-from .manifest import NewDataset, is_complete, shared_views
+from .manifest import MANIFEST, NewDataset, check_complete, duplicates, read_manifest, shared_views
 
 __all__ = ['LAYOUTS', 'Layout', 'pair_names', 'prepare']
 
@@ -65,16 +67,17 @@ LAYOUTS = {
 }
 
 
-def prepare(layout: Layout, sources: list[str], output: str, partial: bool = False) -> str:
+def prepare(layout: Layout, sources: list[str], output: str, partial: bool = False, lmdb: bool = False) -> str:
     """Lay out a dataset; an interrupted run is repeated with the same command.
 
     Files gather in ``<output>/.<name>.partial`` and appear under their final name all at once.
 
     Args:
         layout: What to look for.
-        sources: Zip archives or folders.
+        sources: Zip archives or folders; for a layout without folders the low and the normal one.
         output: Folder for the datasets.
         partial: Accept other numbers of pairs than the published ones. Default: False.
+        lmdb: Make BasicSR's LMDBs beside the folders. Default: False.
 
     Returns:
         str: Folder of the dataset.
@@ -84,9 +87,14 @@ def prepare(layout: Layout, sources: list[str], output: str, partial: bool = Fal
         OSError: Something cannot be read or written.
     """
     target = osp.join(osp.expanduser(output), layout.name)
-    if not is_complete(target):
+    if osp.lexists(target):
+        check_complete(target)
+        print(f'complete {target}')
+    else:
         pairs, notes = _find_pairs(layout, [open_source(source) for source in sources], partial)
         _lay_out(layout, pairs, notes, target)
+    if lmdb:
+        _make_lmdbs(target)
     return target
 
 
@@ -96,11 +104,12 @@ def prepare(layout: Layout, sources: list[str], output: str, partial: bool = Fal
 def _find_pairs(layout: Layout, sources: list[Source], partial: bool) -> tuple[list[Pair], tuple[str, ...]]:
     """Pairs, sorted, and notes."""
     found: dict[tuple[str, str], dict[str, File]] = {}
-    problems = []
-    for source in sources:
+    problems, left_out = [], []
+    for number, source in enumerate(sources):
         for file in source.files:
-            place = _place(layout, file)
+            place = _place(layout, file, number)
             if place is None or not file.lower().endswith(IMAGE_EXTENSIONS):
+                left_out.append(file)
                 continue
             split, domain, name = place
             files = found.setdefault((split, name), {})
@@ -109,8 +118,10 @@ def _find_pairs(layout: Layout, sources: list[Source], partial: bool) -> tuple[l
             files[domain] = (source, file)
     where = ', '.join(source.path for source in sources)
     if not found:
-        looked_for = ' and '.join(f'{low} with {high}' for _, low, high, _ in layout.folders)
+        looked_for = ' and '.join(f'{low} with {high}' for _, low, high, _ in layout.folders) or 'them'
         raise ValueError(f'{where}: no images found, looked for {looked_for}')
+    if not layout.folders:
+        found = _pair_plain(layout.name, found)
     for _, files in sorted(found.items()):
         for domain in {'low', 'high'} - files.keys():
             there = next(iter(files.values()))[1]
@@ -129,9 +140,21 @@ def _find_pairs(layout: Layout, sources: list[Source], partial: bool) -> tuple[l
     for key, files in found.items():
         split = key[0] if not layout.num_test else 'test' if key in test else 'train'
         pairs.append((split, key[1], files['low'], files['high']))
+    if left_out and not layout.folders:
+        warn(f'{where}: {len(left_out)} files in sub-folders or of other kinds are left out, such as {left_out[0]}')
     absent = ', '.join(split for split in layout.counts if not counts[split])
     notes = (f'no pairs of {absent} in {where}: laid out without', ) if absent else ()
     return sorted(pairs, key=lambda pair: pair[:2]), (*layout.notes, *notes)
+
+
+def _pair_plain(name: str, found: dict) -> dict:
+    """The images of two plain folders by the names of their pairs; as they were where they do not pair."""
+    low, high = ({key[1]: files[domain] for key, files in found.items() if domain in files}
+                 for domain in ('low', 'high'))
+    try:
+        return {('', shared): {'low': low[a], 'high': high[b]} for shared, a, b in pair_names(low, high, name)}
+    except ValueError:
+        return found
 
 
 def pair_names(low: Iterable[str], high: Iterable[str], name: str) -> list[tuple[str, str, str]]:
@@ -159,10 +182,12 @@ def pair_names(low: Iterable[str], high: Iterable[str], name: str) -> list[tuple
     return pairs
 
 
-def _place(layout: Layout, file: str) -> tuple[str, str, str] | None:
+def _place(layout: Layout, file: str, number: int) -> tuple[str, str, str] | None:
     """(split, domain, name) of a file, None where it is none of the dataset's."""
     folder, _, base = file.rpartition('/')
     stem = osp.splitext(base)[0]
+    if not layout.folders:  # two plain folders
+        return None if folder else ('', ('low', 'high')[number], stem)
     folder = folder.lower()
     if 'synthetic' in folder:  # LOL-v2's other half
         return None
@@ -199,6 +224,10 @@ def _lay_out(layout: Layout, pairs: list[Pair], notes: tuple[str, ...], target: 
 
     warnings = [f'{name}: low and high image correlate by {score:.2f} only, they may be misaligned'
                 for name, score in alignment.items() if score < MIN_ALIGNMENT]
+    repeated = duplicates(images)
+    if repeated:
+        warnings.append(f'{len(repeated)} images repeat another of their kind pixel by pixel, such as '
+                        f'{" and ".join(next(iter(repeated.items())))}: see duplicates in {MANIFEST}')
     warnings += shared_views(images)
     dataset.finish(images, notes, warnings)
     for line in (*notes, *warnings):
@@ -229,3 +258,23 @@ def _lay_out_pair(layout: Layout, pair: Pair, dataset: NewDataset) -> tuple[list
         problems.append(f'{files[0][0].path}: {files[0][1]} is {sizes[0]}, its high image {sizes[1]}')
         return entries, 1.0, problems
     return entries, aligned_correlation(*decoded), problems
+
+
+def _make_lmdbs(target: str) -> None:
+    """``low.lmdb`` and ``high.lmdb`` beside the folders, by BasicSR's own maker."""
+    from basicsr.utils.lmdb_util import make_lmdb_from_imgs
+    images = [entry['path'] for entry in read_manifest(osp.join(target, MANIFEST))]
+    for folder in sorted({name.rpartition('/')[0] for name in images}):
+        names = sorted(name.rpartition('/')[2] for name in images if name.rpartition('/')[0] == folder)
+        keys = [osp.splitext(name)[0] for name in names]
+        source = osp.join(target, *folder.split('/'))
+        if osp.isdir(f'{source}.lmdb'):
+            print(f'complete {source}.lmdb')
+            continue
+        if not ''.join(keys).isascii():
+            raise ValueError(f"{source}: BasicSR's LMDBs need names in ASCII")
+        temporary = f'{source}.partial.lmdb'
+        shutil.rmtree(temporary, ignore_errors=True)
+        make_lmdb_from_imgs(source, temporary, names, keys)
+        os.replace(temporary, f'{source}.lmdb')
+        print(f'ready    {source}.lmdb')

@@ -1,8 +1,9 @@
 """Datasets as they are written here, with a ``manifest.json`` that says what the images are and how they look.
 
-Keys: ``dataset``, ``settings`` (what made it, if anything did), ``notes``, ``warnings`` and ``images``, a list of
-``path`` (relative to the manifest), ``source`` (its name in the download), ``role`` (train, test or none), ``sha256``
-of the file, ``size`` (width and height) and its fingerprint (see ``fingerprint.py``).
+Keys: ``dataset``, ``settings`` (what made it, if anything did), ``notes``, ``warnings``, ``duplicates`` (path: the
+first path with the same pixels) and ``images``, a list of ``path`` (relative to the manifest), ``source`` (its name in
+the download), ``role`` (train, test or none), ``sha256`` of the file, ``size`` (width and height) and its fingerprint
+(see ``fingerprint.py``).
 """
 from __future__ import annotations
 
@@ -13,12 +14,13 @@ import os
 from collections.abc import Sequence
 from os import path as osp
 
-from lowlight_cyclegan.data.data_util import IMAGE_EXTENSIONS, map_threaded
+from lowlight_cyclegan.data.data_util import IMAGE_EXTENSIONS, decode_image, map_threaded
 from lowlight_cyclegan.files import atomic_write, file_sha256
-from .archive import read_picture
 from .fingerprint import find_matches, fingerprint
 
-__all__ = ['MANIFEST', 'NewDataset', 'is_complete', 'load_fingerprints', 'read_manifest', 'shared_views']
+__all__ = [
+    'MANIFEST', 'NewDataset', 'check_complete', 'duplicates', 'load_fingerprints', 'read_manifest', 'shared_views'
+]
 
 MANIFEST = 'manifest.json'
 
@@ -83,13 +85,13 @@ class NewDataset:
                 if osp.join(folder, name) not in wanted:
                     os.remove(osp.join(folder, name))
         manifest = {'dataset': osp.basename(self.target), 'settings': settings, 'notes': notes, 'warnings': warnings,
-                    'images': images}
+                    'duplicates': duplicates(images), 'images': images}
         atomic_write(osp.join(self.staging, MANIFEST), json.dumps(manifest, indent=1).encode())
         os.replace(self.staging, self.target)
 
 
-def is_complete(folder: str, settings: dict | None = None) -> bool:
-    """Whether a dataset's folder is there, which is said; then it must be as its manifest says.
+def check_complete(folder: str, settings: dict | None = None) -> None:
+    """See that a dataset's folder is as its manifest says.
 
     Args:
         folder: Of the dataset.
@@ -98,8 +100,6 @@ def is_complete(folder: str, settings: dict | None = None) -> bool:
     Raises:
         ValueError: It is not; the line says what to do.
     """
-    if not osp.lexists(folder):
-        return False
     try:
         images = read_manifest(osp.join(folder, MANIFEST), 'sha256')
         with open(osp.join(folder, MANIFEST), encoding='utf-8') as f:
@@ -114,8 +114,17 @@ def is_complete(folder: str, settings: dict | None = None) -> bool:
         if not osp.isfile(file) or file_sha256(file) != entry['sha256']:
             raise ValueError(f'{file}: is missing or not what the manifest says: remove {folder} and give the same '
                              'command again')
-    print(f'complete {folder}')
-    return True
+
+
+def duplicates(images: list[dict]) -> dict[str, str]:
+    """{path: path of the first image with the same pixels}, low and normal images apart."""
+    first: dict[tuple[str, str], str] = {}
+    repeated = {}
+    for entry in images:
+        key = (entry['path'].rsplit('/', 2)[-2], entry['pixels'])
+        if first.setdefault(key, entry['path']) != entry['path']:
+            repeated[entry['path']] = first[key]
+    return repeated
 
 
 def shared_views(images: list[dict]) -> list[str]:
@@ -169,4 +178,12 @@ def _read_folder(folder: str) -> list[dict]:
                    if name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith('.'))
     if not files:
         raise ValueError(f'{folder}: holds neither images nor a {MANIFEST}')
-    return list(map_threaded(lambda file: {'path': file, **fingerprint(read_picture(file)[1])}, files))
+
+    def read(file: str) -> dict:
+        try:
+            with open(file, 'rb') as f:
+                return {'path': file, **fingerprint(decode_image(f.read()))}
+        except (OSError, ValueError) as error:
+            raise ValueError(f'{file}: cannot be read: {error}') from None
+
+    return list(map_threaded(read, files))

@@ -53,7 +53,7 @@ def test_help_names_all_commands(capsys):
 
 
 @pytest.mark.parametrize('command', [
-    *cli.COMMANDS, 'data lol', 'data lolv2', 'data lsrw', 'data overlap'])
+    *cli.COMMANDS, 'data lol', 'data lolv2', 'data lsrw', 'data folder', 'data overlap'])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([*command.split(), '--help'])
@@ -185,7 +185,7 @@ def test_enhance_takes_little_more_memory_than_torch(tmp_path):
 
 
 @pytest.mark.parametrize('arguments, code', [
-    ('lol LOL', 0), ('overlap low high', 0), ('lsrw absent', 1), ('fuse low high', 0),
+    ('lol LOL', 0), ('folder low high --name x', 0), ('overlap low high', 0), ('lsrw absent', 1), ('fuse low high', 0),
     ('darken absent', 1), ('darken high --stops', 1)])
 def test_data_loads_torch_only_to_compute(arguments, code, tmp_path, monkeypatch, write_pairs):
     """Laying out, checking and comparing pictures is done without it."""

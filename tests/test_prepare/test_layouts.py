@@ -6,6 +6,7 @@ import os
 import pytest
 import shutil
 import zipfile
+from basicsr.data import build_dataset
 from pathlib import Path
 
 import lowlight_cyclegan
@@ -110,15 +111,18 @@ def test_long_lists_of_problems_are_cut(tmp_path, write_pairs):
 
 def test_warnings(tmp_path, lol, capsys):
     low, high = lol / 'our485' / 'low', lol / 'our485' / 'high'
-    shutil.copy(low / '0.png', low / '1.png')  # misaligned
+    shutil.copy(low / '0.png', low / '1.png')  # a duplicate, and misaligned
     shutil.copy(high / '2.png', lol / 'eval15' / 'high' / '0.png')  # test scene among the training images
     shutil.copy(low / '2.png', lol / 'eval15' / 'low' / '0.png')
     prepare(LAYOUTS['lol'], [str(lol)], str(tmp_path / 'out'), partial=True)
     output = capsys.readouterr().out
     assert 'our485/1: low and high image correlate by' in output and 'our485/0: low' not in output
+    assert '3 images repeat another of their kind pixel by pixel' in output
     assert '1 of 2 test inputs show a view that is among the training inputs (1 of them identical)' in output
     content = read_manifest(tmp_path / 'out' / 'LOL')
-    assert len(content['warnings']) == 2
+    assert len(content['warnings']) == 3
+    assert content['duplicates'] == {'our485/low/1.png': 'our485/low/0.png', 'our485/low/2.png': 'eval15/low/0.png',
+                                     'our485/high/2.png': 'eval15/high/0.png'}
 
 
 def test_lolv2_names_are_made_alike(tmp_path, write_pairs, capsys):
@@ -161,6 +165,38 @@ def test_lsrw_pick_is_fixed(tmp_path, write_pairs, capsys):
     names = [f'{camera}_{i}' for camera in ('huawei', 'nikon') for i in range(20)]
     assert picked == set(sorted(names, key=lambda name: hashlib.sha256(f'2024:{name}'.encode()).hexdigest())[:30])
     assert {path.stem for path in (tmp_path / 'LSRW' / 'train' / 'high').iterdir()} == set(names) - picked
+
+
+def test_folder_with_lmdb(tmp_path, write_pairs, capsys):
+    write_pairs(tmp_path / 'mine', 3)
+    args = ('folder', tmp_path / 'mine' / 'low', tmp_path / 'mine' / 'high', '--name', 'Mine', '--output', tmp_path)
+    command(*args, '--lmdb')
+    command(*args, '--lmdb')
+    root = tmp_path / 'Mine'
+    assert f'complete {root / "low"}.lmdb' in capsys.readouterr().out
+    opt = dict(name='m', type='PairedImageDataset', phase='val', scale=1, dataroot_lq=f'{root}/low.lmdb',
+               dataroot_gt=f'{root}/high.lmdb', io_backend=dict(type='lmdb'))
+    pairs = build_dataset(opt)
+    expected = cv2.imread(str(tmp_path / 'mine' / 'low' / '1.png'))[..., ::-1]
+    assert len(pairs) == 3 and np.array_equal((pairs[1]['lq'].numpy().transpose(1, 2, 0) * 255).round(), expected)
+
+
+def test_plain_folders_pair_by_number(tmp_path, write_pairs, caplog):
+    write_pairs(tmp_path / 'mine', 2)
+    for i in range(2):
+        (tmp_path / 'mine' / 'low' / f'{i}.png').rename(tmp_path / 'mine' / 'low' / f'dark_{i}.png')
+    (tmp_path / 'mine' / 'high' / 'more').mkdir()
+    shutil.copy(tmp_path / 'mine' / 'high' / '1.png', tmp_path / 'mine' / 'high' / 'more' / '7.png')
+    command('folder', tmp_path / 'mine' / 'low', tmp_path / 'mine' / 'high', '--name', 'Mine', '--output', tmp_path)
+    assert 'Mine: 2 pairs by number, such as dark_0 with 0' in caplog.text
+    assert '1 files in sub-folders or of other kinds are left out, such as more/7.png' in caplog.text
+    assert sorted(path.name for path in (tmp_path / 'Mine' / 'low').iterdir()) == ['0.png', '1.png']
+
+
+def test_folder_refusals(tmp_path, write_pairs, refusal):
+    write_pairs(tmp_path, 1)
+    assert 'give two folders' in refusal(command, 'folder', tmp_path / 'low', '--name', 'a')
+    assert 'plain name' in refusal(command, 'folder', tmp_path / 'low', tmp_path / 'high', '--name', '../a')
 
 
 def test_archive_with_a_damaged_image(tmp_path, lol, refusal):
