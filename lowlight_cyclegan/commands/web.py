@@ -28,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ('max_mb', float, 'MB', 'size of an upload'),
         ('max_megapixels', float, 'N', 'size of a photo'),
         ('queue', int, 'N', 'photos that may wait; one is worked on at a time'),
-        ('rate', float, 'N', 'photos a minute from one address'),
         ('keep', float, 'MINUTES', 'time after its last use at which a photo is removed'),
     ):
         group.add_argument(f'--{name.replace("_", "-")}', type=number(1 if kind is int else 1e-6, 1e6, kind),

@@ -1,12 +1,8 @@
-"""What guards the page: sizes, rates, and which of gradio's routes and requests are let through."""
+"""What guards the page: sizes, and which of gradio's routes and requests are let through."""
 from __future__ import annotations
 
 import json
 import re
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -14,11 +10,10 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ['TOO_MANY', 'Gate', 'Limits', 'TokenBucket']
+__all__ = ['Gate', 'Limits']
 
 LARGEST_CALL = 2**18  # bytes of a request that is no upload; those of the page have a few hundred
 FORM_BYTES = 2**16  # bytes of an upload's form around the photo
-TOO_MANY = 'Too many photos in a short time: wait a minute.'
 
 
 @dataclass(frozen=True)
@@ -29,50 +24,17 @@ class Limits:
         max_mb: Size of an upload, MiB.
         max_megapixels: Size of a photo.
         queue: Photos that may wait; one is worked on at a time.
-        rate: Photos a minute from one address.
         keep: Minutes after its last use at which a photo is removed.
     """
     max_mb: float = 32
     max_megapixels: float = 64
     queue: int = 20
-    rate: float = 20
     keep: float = 15
 
     @property
     def upload_bytes(self) -> int:
         """Size of an upload, bytes."""
         return int(self.max_mb * 2**20)
-
-
-class TokenBucket:
-    """For every key, ``rate`` tokens a minute, and as many at once after a pause.
-
-    Args:
-        rate: Tokens a minute.
-        clock: Gives seconds that never go back.
-    """
-
-    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.rate, self.clock = rate, clock
-        self.capacity = max(rate, 1)
-        self._levels: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # key -> (tokens, time), oldest first
-        self._lock = threading.Lock()
-
-    def take(self, key: Hashable, tokens: float = 1) -> bool:
-        """True and the tokens taken, or False where there are too few."""
-        now = self.clock()
-        with self._lock:
-            level, then = self._levels.pop(key, (self.capacity, now))
-            level = min(self.capacity, level + (now - then) * self.rate / 60)
-            granted = level >= tokens
-            self._levels[key] = (level - tokens if granted else level, now)
-            while len(self._levels) > 1:  # a bucket that is full again need not be remembered
-                oldest = next(iter(self._levels))
-                level, then = self._levels[oldest]
-                if level + (now - then) * self.rate / 60 < self.capacity:
-                    break
-                del self._levels[oldest]
-        return granted
 
 
 class Gate:
@@ -91,8 +53,6 @@ class Gate:
 
     def __init__(self, app: ASGIApp, limits: Limits, root_path: str = '') -> None:
         self.app, self.limits, self.root_path = app, limits, root_path
-        # The page counts photos itself and says so kindly: this is for those who skip it.
-        self.uploads = TokenBucket(2 * limits.rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         from starlette.responses import PlainTextResponse
@@ -124,8 +84,6 @@ class Gate:
         if scope['path'].endswith('/upload'):
             if int(length) > self.limits.upload_bytes + FORM_BYTES:
                 return 413, f'A photo may have up to {self.limits.max_mb:g} MB.'
-            if not self.uploads.take(scope['client'][0] if scope['client'] else None):
-                return 429, TOO_MANY
         elif int(length) > LARGEST_CALL:
             return 413, 'The request is too large.'
         return None

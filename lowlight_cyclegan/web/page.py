@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio
 
-from .limits import TOO_MANY, Limits, TokenBucket
+from .limits import Limits
 from .store import GONE, Photos
 from lowlight_cyclegan.messages import first_line
 
@@ -33,7 +33,6 @@ CSS = Path(__file__).with_name('page.css').read_text(encoding='utf-8')
 def build_page(models: Mapping[str, Callable[[], Enhancer]], worker: Executor, photos: Photos, limits: Limits,
                root_path: str) -> gradio.Blocks:
     """The page as gradio's Blocks, its queue included. Arguments are those of ``server.build_app``."""
-    photos_a_minute = TokenBucket(limits.rate)
     downloads = f'{root_path}/download' if root_path else 'download'
     names = list(models)
 
@@ -43,10 +42,8 @@ def build_page(models: Mapping[str, Callable[[], Enhancer]], worker: Executor, p
     def link_to(token: str | None, strength: int) -> str:
         return f'<a class="primary" href="{downloads}/{token}/{strength}">Download full size</a>'
 
-    def enhance(path: str | Path, model: str, strength: int, token: str | None, request: gradio.Request) -> list[Any]:
+    def enhance(path: str | Path, model: str, strength: int, token: str | None) -> list[Any]:
         """Outputs of the page for a photo; where it cannot be had, only the line that says why."""
-        if not photos_a_minute.take(request.client.host):
-            return refuse(TOO_MANY)
         name, start = Path(path).name, time.monotonic()
         try:
             new, (width, height), note = worker.submit(lambda: photos.add(path, models[model]())).result()
@@ -62,17 +59,16 @@ def build_page(models: Mapping[str, Callable[[], Enhancer]], worker: Executor, p
         said = f'{name} · {width} × {height} · {time.monotonic() - start:.1f} s{f" · {note}" if note else ""}'
         return [_status(said), gradio.Column(visible=True), photos.preview(new, strength), link_to(new, strength), new]
 
-    def enhance_upload(path: str | None, model: str, strength: int, token: str | None,
-                       request: gradio.Request) -> list[Any]:
+    def enhance_upload(path: str | None, model: str, strength: int, token: str | None) -> list[Any]:
         # The place of the upload is free for the next photo at once.
-        return [None, *(enhance(path, model, strength, token, request) if path else [gradio.skip()] * 5)]
+        return [None, *(enhance(path, model, strength, token) if path else [gradio.skip()] * 5)]
 
-    def enhance_again(model: str, strength: int, token: str | None, request: gradio.Request) -> list[Any]:
+    def enhance_again(model: str, strength: int, token: str | None) -> list[Any]:
         try:
             path = photos.original(token)
         except FileNotFoundError:
             return refuse(GONE)
-        return enhance(path, model, strength, token, request)
+        return enhance(path, model, strength, token)
 
     def change_strength(strength: int, token: str | None) -> list[Any]:
         try:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from .limits import TOO_MANY, Gate, Limits, TokenBucket
+from .limits import Gate, Limits
 from .store import GONE, Photos
 
 if TYPE_CHECKING:
@@ -134,12 +134,12 @@ def build_app(models: 'Mapping[str, Callable[[], Enhancer]]', worker: Executor, 
     os.environ.update(GRADIO_ANALYTICS_ENABLED='False', HF_HUB_DISABLE_TELEMETRY='1', GRADIO_TEMP_DIR=str(folder))
     import anyio
     import gradio
-    from fastapi import FastAPI, Request
+    from fastapi import FastAPI
     from fastapi.responses import PlainTextResponse, Response
 
     from .page import CSS, FONTS, build_page
     photos = Photos(folder, int(limits.max_megapixels * 1e6))
-    downloads, one_at_a_time = TokenBucket(2 * limits.rate), anyio.CapacityLimiter(1)
+    one_at_a_time = anyio.CapacityLimiter(1)
 
     @contextlib.asynccontextmanager
     async def sweeping(app: FastAPI) -> AsyncIterator[None]:
@@ -159,9 +159,7 @@ def build_app(models: 'Mapping[str, Callable[[], Enhancer]]', worker: Executor, 
     app.add_middleware(Gate, limits=limits, root_path=root_path)
 
     @app.get('/download/{token}/{strength}')
-    async def download(token: str, strength: int, request: Request) -> Response:
-        if not downloads.take(request.client and request.client.host):
-            return PlainTextResponse(TOO_MANY, 429)
+    async def download(token: str, strength: int) -> Response:
         try:
             name, data = await anyio.to_thread.run_sync(photos.encode, token, min(max(strength, 0), 100),
                                                         limiter=one_at_a_time)

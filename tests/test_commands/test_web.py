@@ -1,6 +1,7 @@
 import argparse
 import pytest
 
+from lowlight_cyclegan import commands
 from lowlight_cyclegan.commands import web
 from lowlight_cyclegan.web import server
 from lowlight_cyclegan.web.limits import Limits
@@ -17,11 +18,11 @@ class TestFlags:
     def test_defaults_are_private(self):
         args = parse()
         assert (args.host, args.port, args.model) == ('127.0.0.1', 7860, ['everyday'])
-        assert Limits(args.max_mb, args.max_megapixels, args.queue, args.rate, args.keep) == Limits()
+        assert Limits(args.max_mb, args.max_megapixels, args.queue, args.keep) == Limits()
 
     @pytest.mark.parametrize('flag, value', [
         ('--port', '70000'), ('--port', 'x'), ('--max-mb', '0'), ('--max-megapixels', 'nan'), ('--queue', '0'),
-        ('--queue', '1.5'), ('--rate', '-1'), ('--keep', 'inf')])
+        ('--queue', '1.5'), ('--keep', 'inf')])
     def test_refuses_numbers_that_make_no_sense(self, flag, value, capsys):
         with pytest.raises(SystemExit):
             parse(f'{flag}={value}')
@@ -30,7 +31,7 @@ class TestFlags:
     def test_without_gradio_names_the_extra(self, monkeypatch):
         monkeypatch.setattr(server, 'find_spec', lambda name: None)
         with pytest.raises(SystemExit, match=r"^The page needs gradio: pip install 'lowlight_cyclegan\[web\]'$"):
-            web.run(parse())
+            commands.main(['web'])
 
     @pytest.mark.parametrize('given, path', [('/', ''), ('/light', '/light'), ('/a/b-c/', '/a/b-c')])
     def test_root_path(self, given, path):
@@ -47,16 +48,16 @@ class TestFlags:
             port = taken.getsockname()[1]
             words = f'^host 127.0.0.1, port {port}: Address already in use; port 0 .*$'
             with pytest.raises(SystemExit, match=words):
-                web.run(parse('--port', str(port)))
+                commands.main(['web', '--port', str(port)])
 
     def test_unknown_host_is_one_line(self):
         with pytest.raises(SystemExit, match='^host nowhere.invalid, port 0: .*$'):
-            web.run(parse('--host', 'nowhere.invalid', '--port', '0'))
+            commands.main(['web', '--host', 'nowhere.invalid', '--port', '0'])
 
     @pytest.mark.parametrize('flags, words', [
         (('--model', './no.pth'), './no.pth: '), (('--device', 'abacus'), 'device abacus: ')])
     def test_weights_that_cannot_be_had_end_the_page_with_one_line(self, flags, words, forked):
-        code, output = forked(lambda: web.run(parse('--port', '0', *flags)))
+        code, output = forked(lambda: commands.main(['web', '--port', '0', *flags]))
         assert code == 1 and 'Traceback' not in output
         assert output.splitlines()[0].startswith('Open http://127.0.0.1:')
         assert output.splitlines()[-1].startswith(words)

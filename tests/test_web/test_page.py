@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 
 from lowlight_cyclegan.photos.read import read_image
-from lowlight_cyclegan.web.limits import TOO_MANY
 from lowlight_cyclegan.web.store import GONE
 
 pytest.importorskip('gradio')
@@ -23,7 +22,7 @@ from web_client import Brightening, Page, call, enhance, photo_bytes, put  # noq
 def page(tmp_path_factory):
     environment = dict(os.environ)
     page = Page(tmp_path_factory.mktemp('page'), {'first': Brightening(), 'second': Brightening(2)},
-                rate=1000, max_mb=1, max_megapixels=1)
+                max_mb=1, max_megapixels=1)
     yield page
     page.close()
     os.environ.clear()
@@ -185,18 +184,6 @@ def gradio_environment(monkeypatch):
     """What a page sets in the environment is taken back afterwards."""
     for name in ('GRADIO_ANALYTICS_ENABLED', 'HF_HUB_DISABLE_TELEMETRY', 'GRADIO_TEMP_DIR'):
         monkeypatch.setenv(name, os.environ.get(name, ''))
-
-
-def test_rate_is_limited(tmp_path, gradio_environment):
-    page = Page(tmp_path, {'first': Brightening()}, rate=3)
-    try:
-        said = [enhance(page.http, 'a.jpg', photo_bytes())[0] for _ in range(5)]
-        assert [line.startswith('a.jpg') for line in said] == [True] * 3 + [False] * 2
-        assert said[-1] == TOO_MANY
-        put(page.http, 'a.jpg', b'')
-        assert (put(page.http, 'a.jpg', b'').status_code, put(page.http, 'a.jpg', b'').text) == (429, TOO_MANY)
-    finally:
-        page.close()
 
 
 def test_the_page_is_there_before_the_model(tmp_path, gradio_environment):

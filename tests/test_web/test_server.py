@@ -60,8 +60,7 @@ def served(tmp_path):
 @pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='memory is read from /proc')
 def test_twenty_uploads_at_once(served):
     import httpx
-    process, url, folder = served('--rate', '1000', '--queue', '40', '--keep', '0.4', '--max-mb', '4',
-                                  '--max-megapixels', '3')
+    process, url, folder = served('--queue', '40', '--keep', '0.4', '--max-mb', '4', '--max-megapixels', '3')
     bad = [b'', b'hello', photo_bytes((1500, 1000))[:5000], photo_bytes((1100, 1000), kind='PNG')[:-500],
            photo_bytes((2000, 1600))]
 
