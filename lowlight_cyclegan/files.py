@@ -4,10 +4,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 from os import path as osp
 
-__all__ = ['atomic_write', 'available_memory', 'file_sha256', 'temporary_prefix']
+__all__ = ['atomic_write', 'available_memory', 'file_sha256', 'remove_temporary', 'temporary_prefix']
 
 
 def temporary_prefix(path: str | os.PathLike) -> str:
@@ -51,6 +52,14 @@ def atomic_write(path: str | os.PathLike, data: bytes | memoryview, durable: boo
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+
+def remove_temporary(folder: str | os.PathLike) -> None:
+    """Remove what a process that was killed inside :func:`atomic_write` left in a folder that nobody else writes to."""
+    for name in os.listdir(folder):
+        if re.fullmatch(r'\.[0-9a-f]{16}\.[0-9a-f]{8}\.part', name):
+            with contextlib.suppress(OSError):
+                os.remove(osp.join(folder, name))
 
 
 def file_sha256(path: str | os.PathLike) -> str:

@@ -9,7 +9,7 @@ from basicsr.utils.misc import check_resume
 from os import path as osp
 from typing import Any
 
-from .files import file_sha256
+from .files import file_sha256, remove_temporary
 from .messages import fail, warn
 from .schema import OUR_MODELS
 
@@ -45,6 +45,8 @@ class Resume:
                 fail(f'cannot resume: {error}')
             for key in ('models', 'training_states', 'visualization'):
                 os.makedirs(path[key], exist_ok=True)
+                if opt['rank'] == 0:
+                    remove_temporary(path[key])
             check_resume(opt, self.state['iter'])
         return self.state
 

@@ -1,8 +1,13 @@
 import hashlib
 import os
 import pytest
+import subprocess
+import sys
+from pathlib import Path
 
 from lowlight_cyclegan import files
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_file_is_replaced_and_nothing_is_left(tmp_path):
@@ -41,3 +46,15 @@ def test_hash(tmp_path):
 
 def test_memory_is_plausible():
     assert 10**7 < files.available_memory() < 10**14
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / 'a.state').write_bytes(b'')
+    (tmp_path / '.note.part').write_bytes(b'')
+    code = ('import os, signal, sys; from lowlight_cyclegan import files\n'
+            'os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n'
+            "files.atomic_write(sys.argv[1], b'half')")
+    subprocess.run([sys.executable, '-c', code, str(tmp_path / '4.state')], env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    assert len(os.listdir(tmp_path)) == 3
+    files.remove_temporary(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ['.note.part', 'a.state']
