@@ -299,13 +299,18 @@ class LowLightModel(BaseModel):
         """Restore what :meth:`save` saved beside the networks; changed rates and schedules are taken, and said.
 
         Raises:
-            ValueError: The checkpoint lies beyond ``total_iter``.
+            ValueError: The checkpoint lies beyond ``total_iter``, or its optimizers are not these.
         """
         total_iter = self.opt['train']['total_iter']
         if resume_state['iter'] > total_iter:
             raise ValueError(f"train:total_iter: is {total_iter}, but the checkpoint is of iteration "
                              f"{resume_state['iter']}: raise total_iter, or name an earlier path:resume_state.")
-        changes = resume_schedules(self.optimizers, self.schedulers, resume_state)
+        try:
+            changes = resume_schedules(self.optimizers, self.schedulers, resume_state)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = f'{type(error).__name__}: {error}'.splitlines()[0]
+            raise ValueError(f"path:resume_state: the state of iteration {resume_state['iter']} does not suit these "
+                             f'optimizers ({reason}); resume from an earlier one.') from error
         if changes:
             get_root_logger().warning(f"Changed in the options since the checkpoint: {'; '.join(changes)}.")
         for optimizer in self.optimizers:

@@ -129,7 +129,7 @@ def _mutate_state(tree: Any, rng: random.Random) -> Any:
                  lambda v: v.to(torch.complex64), lambda v: v.tolist(), lambda v: v.to('meta'))
         try:
             holder[key] = rng.choice(edits)(value)
-        except (RuntimeError, IndexError, TypeError):
+        except (RuntimeError, IndexError, TypeError, AttributeError):
             holder[key] = None
     return tree
 

@@ -482,6 +482,23 @@ def test_a_checkpoint_beyond_the_last_iteration_is_refused(toy_opt):
         resume_with(toy_opt, total_iter=4, scheduler=dict(type='LinearDecayLR', decay_start=1))
 
 
+@pytest.mark.parametrize('damage', [lambda saved: saved['state'].update({0: None}),
+                                    lambda saved: saved['state'][0].update(step=None),
+                                    lambda saved: saved.clear(), lambda saved: saved['param_groups'].clear()])
+def test_a_damaged_state_of_an_optimizer_is_one_line(toy_opt, monkeypatch, damage):
+    load = torch.load
+
+    def damaged(path, *args, **kwargs):
+        state = load(path, *args, **kwargs)
+        if str(path).endswith('.state'):
+            damage(state['optimizers'][0])
+        return state
+
+    monkeypatch.setattr(torch, 'load', damaged)
+    with pytest.raises(ValueError, match='^path:resume_state: the state of iteration 6 does not suit these optimizers'):
+        resume_with(toy_opt)
+
+
 @pytest.mark.parametrize('half', [False, True])
 def test_training_starts_from_safetensors(toy_opt, tmp_path, half):
     from safetensors.torch import save_file
