@@ -12,8 +12,9 @@ References:
     Chen, Paris and Durand, "Real-time Edge-Aware Image Processing with the Bilateral Grid", SIGGRAPH 2007: the grid.
     Gharbi et al., "Deep Bilateral Learning for Real-Time Image Enhancement", SIGGRAPH 2017: one that is predicted.
     Zhang et al., "FFDNet: Toward a Fast and Flexible Solution for CNN based Image Denoising", TIP 2018: denoising at
-        half the resolution, told how strong the noise is.
+        a reduced resolution, told how strong the noise is.
 """
+import math
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -27,6 +28,9 @@ THUMBNAIL = 64  # height and width of what the prediction looks at
 DARKEST = 1 / 255  # keeps logarithms of brightness finite
 LEVELS = 5.545  # log((1 + DARKEST) / DARKEST), the range of these logarithms
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
+# Brightness at which half is left of the picture's exposure, and of what places add: what is darker is lost in the
+# steps of 8 bits, and a night sky stays black.
+FLOOR, LOCAL_FLOOR = 1.5 / 255, 10 / 255
 TILE = 512  # side of what is computed at a time where no gradients are needed
 
 
@@ -84,10 +88,10 @@ class ExposureHead(nn.Module):
     Args:
         channels (int): Channels of the features.
         levels (int): Levels of brightness of the grid. Default: 6.
-        width (int): Channels of the convolutions against noise. Default: 16.
+        width (int): Channels of the convolutions against noise. Default: 32.
     """
 
-    def __init__(self, channels, levels=6, width=16):
+    def __init__(self, channels, levels=6, width=32):
         super().__init__()
         self.levels = levels
         self.reduce = nn.Sequential(nn.Conv2d(channels, channels, 3, stride=2, padding=1), nn.LeakyReLU(0.2))
@@ -99,28 +103,32 @@ class ExposureHead(nn.Module):
         self.grid = nn.Sequential(
             nn.Conv2d(channels + summary, channels, 1), nn.LeakyReLU(0.2),
             nn.Conv2d(channels, levels + 3, 3, padding=1))
-        sizes = [13, width, width, width, 12]  # a block of 2x2 pixels and its gain -> what to add to the block
-        layers = []
-        for in_ch, out_ch in zip(sizes, sizes[1:]):
-            layers += [nn.Conv2d(in_ch, out_ch, 3, padding=1), nn.LeakyReLU(0.1)]
-        self.denoiser = nn.Sequential(*layers[:-1])
+        # Sees blocks of 2x2 pixels with their gain, at half their resolution: blocks of 4x4 pixels.
+        self.denoiser = nn.Sequential(
+            nn.Conv2d(13, width, 4, stride=2, padding=1), nn.LeakyReLU(0.1, inplace=True),
+            nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.1, inplace=True),
+            nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.1, inplace=True),
+            nn.Conv2d(width, 60, 3, padding=1))
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(module.weight, 0.2)
                 nn.init.zeros_(module.bias)
         for last in (self.statistics[-1], self.picture[-1], self.grid[-1], self.denoiser[-1]):
             nn.init.zeros_(last.weight)
+        nn.init.constant_(self.denoiser[-1].bias[48:], -3)  # at first hardly 5 %
 
     def thumbnail(self, x):
-        """(n, 3, h, w) in [-1, 1] -> (n, 3, 64, 64) in [0, 1], averages over areas."""
+        """(n, 3, h, w) in [-1, 1], or uint8 -> (n, 3, 64, 64) in [0, 1], averages over areas."""
+        dtype, (h, w) = self.picture[0].weight.dtype, x.shape[2:]
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(self.picture[0].weight.dtype)
-            n, c, h, w = x.shape
-            blocks = min(h, w) // (4 * THUMBNAIL)
-            if blocks > 1 and not torch.compiler.is_compiling():  # averages of large pictures come cheaper in two steps
-                x = F.interpolate(x, (h // blocks, w // blocks), mode='area')
-            small = area_weights(x.shape[2], x) @ x @ area_weights(x.shape[3], x).T
-            return ((small + 1) / 2).clamp(0, 1)
+            rows, columns = (area_weights(size, self.picture[0].weight) for size in (h, w))
+            if torch.is_grad_enabled() or torch.compiler.is_compiling() or h * w <= TILE**2:
+                small = rows @ x.to(dtype)
+            else:  # of a large picture only the rows that an area covers are looked at, and converted
+                edges = [i * h / THUMBNAIL for i in range(THUMBNAIL + 1)]
+                bands = [slice(int(top), math.ceil(bottom)) for top, bottom in zip(edges, edges[1:])]
+                small = torch.stack([row[band] @ x[:, :, band].to(dtype) for row, band in zip(rows, bands)], dim=2)
+            return _to_unit(small @ columns.T, x.dtype).clamp(0, 1)
 
     @staticmethod
     def encoder_input(thumbnail):
@@ -155,24 +163,24 @@ class ExposureHead(nn.Module):
         Without gradients it is computed in tiles, with the same result in bounded memory.
 
         Args:
-            x (Tensor): (n, 3, h, w) in [-1, 1].
+            x (Tensor): (n, 3, h, w) in [-1, 1], or uint8 in [0, 255].
             curves (ExposureCurves): :meth:`predict` of it.
             strength (float): Factor of stops, of the logarithm of the power, of the shoulder and of the denoising. 0
                 leaves x as it is, above 1 exaggerates. Default: 1.
 
         Returns:
-            Tensor: (n, 3, h, w) in [-1, 1].
+            Tensor: (n, 3, h, w), like x.
         """
         if callable(x):
             return super().apply(x)
         n, _, h, w = x.shape
-        # Everything is computed on blocks of 2x2 pixels, which share their curve.
-        rows, columns = (spline_weights((size + 1) // 2, knots, curves.grid)
+        # Curves are computed on blocks of 2x2 pixels, which share theirs, noise is judged on blocks of 4x4.
+        rows, columns = (spline_weights((size + -size % 4) // 2, knots, curves.grid)
                          for size, knots in zip((h, w), curves.grid.shape[2:]))
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or n * h * w <= TILE**2:
             return self._apply_whole(x, curves.picture, rows @ curves.grid @ columns.T, strength)
-        margin = len(self.denoiser) // 2 + 2  # blocks beyond a tile that its own depend on
-        y = x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, torch.float32))
+        margin = 12  # blocks beyond a tile that its own depend on: two for each convolution, four for the mean
+        y = x.new_empty(x.shape, dtype=x.dtype if x.dtype == torch.uint8 else curves.grid.dtype)
         for top in range(0, h, TILE):
             first, last = max(0, top // 2 - margin), (top + TILE) // 2 + margin
             grid = rows[first:last] @ curves.grid
@@ -187,23 +195,23 @@ class ExposureHead(nn.Module):
     def _apply_whole(self, x, picture, grid, strength):
         h, w = x.shape[2:]
         with torch.autocast(x.device.type, enabled=False):
-            x = (x.to(grid.dtype) + 1) / 2
-            if h % 2 or w % 2:
-                x = F.pad(x, (0, w % 2, 0, h % 2), mode='replicate')
+            dtype, x = x.dtype, _to_unit(x.to(grid.dtype), x.dtype)
+            if h % 4 or w % 4:
+                x = F.pad(x, (0, -w % 4, 0, -h % 4), mode='replicate')
             blocks = F.pixel_unshuffle(x, 2)  # (n, 12, h / 2, w / 2): red of the four pixels, green, blue
             stops, power, shoulder, mix = self._curves_of_blocks(blocks, picture, grid, strength)
             blocks = self._expose(blocks, stops, power, shoulder, mix)
         blocks = self._denoise(blocks, stops, strength)
-        return F.pixel_shuffle(blocks, 2)[:, :, :h, :w] * 2 - 1
+        y = F.pixel_shuffle(blocks, 2)[:, :, :h, :w]
+        return (y * 255).round().to(dtype) if dtype == torch.uint8 else y * 2 - 1
 
     def _curves_of_blocks(self, blocks, picture, grid, strength):
         """(n, 1, h / 2, w / 2) each: stops, power, width of the shoulder in [0, 0.7) and mix in (0, 1)."""
         luminance = blocks.mean(1, keepdim=True)
         level = ((luminance + DARKEST).log() / LEVELS + 1).clamp(0, 1) * (self.levels - 1)
         picture = picture[:, :, None, None]
-        stops = picture[:, :1]
-        for k in range(self.levels):
-            stops = stops + (1 - (level - k).abs()).clamp_min(0) * grid[:, k:k + 1]
+        local = sum((1 - (level - k).abs()).clamp_min(0) * grid[:, k:k + 1] for k in range(self.levels))
+        stops = picture[:, :1] * (luminance / (luminance + FLOOR)) + local * (luminance / (luminance + LOCAL_FLOOR))
         power, shoulder, mix = (picture[:, 1:] + grid[:, self.levels:]).split(1, dim=1)
         return (strength * stops.clamp(-2, 10), torch.exp(strength * 0.6 * torch.tanh(power)),
                 min(strength, 1) * 0.7 * torch.sigmoid(-shoulder - 3), torch.sigmoid(mix))
@@ -229,14 +237,30 @@ class ExposureHead(nn.Module):
         return from_linear(torch.lerp(each, alike, mix))
 
     def _denoise(self, blocks, stops, strength):
-        """Noise was lifted by the gain: what the network finds is added by the share 1 - 2^-stops, nothing at 0.
+        """Noise was lifted by the gain: the picture is replaced by a smooth one, by the shares that the network finds.
 
-        Where the surroundings are black or white nothing is added either.
+        No more than 1 - 2^-stops of it, which is nothing at 0 stops, and nothing where the surroundings are black or
+        white. Brightness is the curves' alone: the mean change over 18x18 pixels is taken off.
         """
         around = F.avg_pool2d(blocks.mean(1, keepdim=True), 3, 1, 1, count_include_pad=False)
         share = min(strength, 1) * (1 - torch.exp2(-stops.clamp_min(0))) * (20 * around * (1 - around)).clamp(0, 1)
-        residual = self.denoiser(torch.cat([blocks - 0.5, stops / 4], dim=1))
-        return (blocks + share * residual.to(blocks.dtype)).clamp(0, 1)
+        seen = torch.cat([blocks - 0.5, stops / 4], dim=1)
+        if not torch.compiler.is_compiling():
+            seen = seen.contiguous(memory_format=torch.channels_last)  # faster on CPUs
+        found = self.denoiser(seen).to(blocks.dtype)  # of each block of 4x4 pixels: 48 values, 12 shares
+        colours = blocks.unflatten(1, (3, 4))
+        mean = F.interpolate(F.avg_pool2d(colours.mean(2), 2), scale_factor=2, mode='bilinear')
+        smooth = F.pixel_shuffle(found[:, :48], 2).unflatten(1, (3, 4)) + mean.unsqueeze(2)
+        shares = F.pixel_shuffle(torch.sigmoid(found[:, 48:]), 2)  # of the three colours
+        change = ((smooth - colours) * shares.unsqueeze(2)).flatten(1, 2)
+        mean = F.avg_pool2d(change.mean(1, keepdim=True), (9, 1), 1, (4, 0), count_include_pad=False)
+        change = change - F.avg_pool2d(mean, (1, 9), 1, (0, 4), count_include_pad=False)
+        return torch.addcmul(blocks, share, change).clamp(0, 1)
+
+
+def _to_unit(values, dtype):
+    """Values of a picture of a type, uint8 or in [-1, 1], to [0, 1]."""
+    return values / 255 if dtype == torch.uint8 else (values + 1) / 2
 
 
 def area_weights(size, like, out=THUMBNAIL):

@@ -1,8 +1,9 @@
 """A camera that takes well exposed photographs anew, darker: synthetic low images with known references.
 
-The photograph's sRGB values are decoded to linear light, light is taken away by a number of stops that is constant or
-varies over the picture, the sensor adds shot and read noise, and the result is encoded in 8 bits. This is the usual
-model of under-exposure; see Brooks et al., "Unprocessing Images for Learned Raw Denoising", CVPR 2019, for its parts.
+The photograph's sRGB values are decoded to linear light, what its highlights have lost is made up, light is taken away
+by a number of stops that is constant or varies over the picture, the sensor adds shot and read noise, and the result is
+encoded in 8 bits. This is the usual model of under-exposure; see Brooks et al., "Unprocessing Images for Learned Raw
+Denoising", CVPR 2019, for its parts.
 
 Random numbers come from torch's default generator.
 """
@@ -17,7 +18,7 @@ __all__ = ['KINDS', 'Camera']
 # How light is taken away, and how often.
 KINDS = {
     'none': 0.2,  # as the photograph is
-    'even': 0.35,  # the same stops everywhere
+    'even': 0.45,  # the same stops everywhere
     'field': 0.12,  # a smooth random field on top, and a lower contrast
     'ramp': 0.1,  # a linear ramp across the picture, in a random direction
     'backlight': 0.23,  # what is dark gets darker, with soft or sharp edges
@@ -28,16 +29,18 @@ class Camera:
     """Darkens batches of photographs at random.
 
     Args:
-        stops (float): Largest even darkening, in stops. Default: 6.5.
+        stops (float): Largest even darkening, in stops. Default: 8.
         kinds (dict[str, float] | None): Relative frequencies of ``KINDS``. Default: those.
-        noise (bool): Add the sensor's noise (to four of five darkened pictures). Default: True.
+        highlights (float): Share of the darkened pictures whose highlights are made brighter than white. Default: 0.25.
+        noise (float): Factor of the sensor's noise, which four of five darkened pictures have; reduced photographs have
+            less of it than those at full size. 0 is none. Default: 1.
     """
 
-    def __init__(self, stops=6.5, kinds=None, noise=True):
+    def __init__(self, stops=8.0, kinds=None, highlights=0.25, noise=1.0):
         unknown = set(kinds or ()) - set(KINDS)
         if unknown:
             raise ValueError(f"kinds: {', '.join(sorted(unknown))} is not known, use {', '.join(KINDS)}")
-        self.stops, self.noise = stops, noise
+        self.stops, self.highlights, self.noise = stops, highlights, noise
         self.frequencies = torch.tensor([float((kinds or KINDS).get(kind, 0)) for kind in KINDS])
 
     def __call__(self, photos):
@@ -50,13 +53,19 @@ class Camera:
         stops = torch.where(field, 0.6 * stops, stops)
         # A picture that is dark in part is otherwise often well exposed.
         stops = torch.where(ramp | backlight, stops * torch.where(_rand(photos) < 0.5, 0.1, 0.5), stops)
-        stops = stops + field * _field(photos) + ramp * _ramp(photos) + backlight * _backlight(photos)
-        contrast = 1 + 0.8 * _rand(photos) * (field | (even & (_rand(photos) < 0.35)))
-        light = to_linear(photos)**contrast * torch.exp2(-stops)
+        stops = stops + field * _field(photos) + ramp * _ramp(photos)
+        chosen = backlight.flatten()
+        if chosen.any():
+            stops[chosen] += _backlight(photos[chosen])
+        contrast = 1 + 0.8 * _rand(photos) * (field | (even & (_rand(photos) < 0.15)))
+        light = to_linear(photos)**contrast
+        # What is white in the photograph was brighter before it was clipped or compressed, a lamp or the sky by far.
+        brightest = torch.where(~none & (_rand(photos) < self.highlights), torch.exp2(4 * _rand(photos)), 1)
+        light = light / (1 - (1 - 1 / brightest) * light.clamp_max(1)**(1 + 3 * _rand(photos))) * torch.exp2(-stops)
         if self.noise:
             noisy = _rand(photos) < torch.where(none, 0.3, 0.8)
-            light = torch.where(noisy, _expose_sensor(light), light)
-        cast = torch.exp(0.05 * torch.randn(n, 3, 1, 1, device=photos.device) * ~none)
+            light = torch.where(noisy, torch.lerp(light, _expose_sensor(light), self.noise), light)
+        cast = torch.exp(0.02 * torch.randn(n, 3, 1, 1, device=photos.device) * ~none)
         dark = from_linear(light.clamp(0, 1)) * cast
         return (dark.clamp(0, 1) * 255).round() / 255, stops
 
@@ -81,7 +90,7 @@ def _ramp(photos):
 
 
 def _backlight(photos):
-    """Between 0.5 and 4.5 stops where the surroundings are dark, (n, 1, h, w)."""
+    """Between 0.5 and 5.5 stops where the surroundings are dark, (n, 1, h, w)."""
     luminance = photos.mean(1, keepdim=True)
     masks = []
     for picture in luminance.split(1):
@@ -93,7 +102,7 @@ def _backlight(photos):
         if torch.rand(()) < 0.6:  # edges of the picture, as where a dark object ends
             mask = _guided(picture, mask, radius, 10**(2 * torch.rand(()).item() - 4)).clamp(0, 1)
         masks.append(mask)
-    return torch.cat(masks) * (0.5 + 4 * _rand(photos))
+    return torch.cat(masks) * (0.5 + 5 * _rand(photos))
 
 
 def _expose_sensor(light):

@@ -1,9 +1,9 @@
 """Training samples of two domains whose images are not paired."""
+import cv2
 import numpy as np
 import os
 import torch
 from basicsr.utils import get_root_logger
-from torch.nn import functional as F
 from torch.utils import data as data
 
 from lowlight_cyclegan.data.image_set import ImageSet, height_width
@@ -178,6 +178,10 @@ class UnpairedImageDataset(data.Dataset):
         height = min(img.shape[1], img.shape[2] * shape) * scale
         h, w = max(1, round(height)), max(1, round(height / shape))
         top, left = (int(rng.integers(side - crop + 1)) for side, crop in zip(img.shape[1:], (h, w)))
-        crop = img[None, :, top:top + h, left:left + w].float()
-        crop = F.interpolate(crop, self.crop, mode='bilinear', antialias=True)[0].round().to(torch.uint8)
+        reduces = h >= self.crop[0] and w >= self.crop[1]
+        kind = cv2.INTER_AREA if reduces else cv2.INTER_LINEAR
+        # A teacher's picture lies beside its own; OpenCV takes one at a time.
+        parts = [cv2.resize(np.ascontiguousarray(part.permute(1, 2, 0).numpy()), self.crop[::-1], interpolation=kind)
+                 for part in img[:, top:top + h, left:left + w].split(3)]
+        crop = torch.from_numpy(np.concatenate(parts, axis=2)).permute(2, 0, 1).contiguous()
         return crop.flip(2) if self.use_hflip and rng.random() < 0.5 else crop

@@ -28,6 +28,7 @@ __all__ = ['Enhancer', 'Result', 'blend']
 MODES = ('auto', *modes.MODES)
 PRECISIONS = ('auto', 'fp32', 'bf16')
 MIN_SIZE = 32  # of the generator's input; smaller pictures are extended
+ANY_SIZE = 'the network takes any size'
 LUMA = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709
 
 
@@ -36,8 +37,8 @@ class Enhancer:
 
     Args:
         network: Called on (n, 3, h, w) in [-1, 1], gives the same shape and range. The enhancer works on a copy. One
-            with an attribute ``handles_any_size`` that is true bounds its memory itself and takes the strength: it
-            always runs in one piece.
+            with an attribute ``handles_any_size`` that is true bounds its memory itself and takes the strength, and
+            uint8: it always runs in one piece.
         device: None takes the GPU if there is one.
         precision: 'fp32', 'bf16' (mixed precision) or 'auto': fp32 on CPUs, where pictures are the same on all of
             them, bf16 on GPUs that have instructions for it.
@@ -55,7 +56,7 @@ class Enhancer:
         source: File that the weights come from.
 
     Raises:
-        ValueError: If precision, mode or denoise is none of these, or the device cannot be had.
+        ValueError: If precision, mode or denoise is none of these, the device cannot be had, or weights are not finite.
     """
 
     def __init__(self, network: nn.Module, device: str | torch.device | None = None, precision: str = 'auto',
@@ -72,10 +73,14 @@ class Enhancer:
             self.network = prepare_for_inference(network, self.device, self.precision)
         except (RuntimeError, AssertionError) as error:  # torch's, of a device that is not known or not there
             raise ValueError(f'device {device}: {first_line(error)}') from error
+        if not all(value.isfinite().all() for value in self.network.parameters()):
+            raise ValueError('the weights hold values that are not finite')
         self.mode, self.max_memory, self.self_ensemble = mode, max_memory, self_ensemble
         self.denoise = denoise
         self.any_size = bool(getattr(self.network, 'handles_any_size', False))
         self.max_strength = 2.0 if self.any_size else 1.0
+        # Without floating point copies of a large picture: a quarter of the memory.
+        self._takes_uint8 = self.any_size and not self_ensemble and not denoise
         self.options: dict | None = None
         self.source: str | None = None
 
@@ -181,10 +186,14 @@ class Enhancer:
         return enhance_picture(image, run)
 
     def _enhance_channels(self, image: Tensor, strength: float, mode: str, adapt: Callable | None) -> Result:
-        """(..., c, h, w) in [0, 1] with any number of channels -> the same without alpha, in memory of its own."""
+        """(..., c, h, w) in [0, 1] or uint8, c from 1 to 4 -> the same without alpha, in memory of its own."""
         channels = image.shape[-3]
         if channels not in (1, 2, 3, 4) or not image.numel():
             raise ValueError(f'an image has 1 or 3 channels, 2 or 4 with alpha, and pixels; got {tuple(image.shape)}')
+        suits = self._takes_uint8 and channels > 2 and min(image.shape[-2:]) >= MIN_SIZE
+        if image.dtype == torch.uint8 and not suits:
+            result = self._enhance_channels(image.float().div_(255), strength, mode, adapt)
+            return replace(result, image=result.image.mul_(255).round_().to(image.dtype))
         colour = image[..., :1 if channels < 3 else 3, :, :]
         x = colour.reshape(-1, *colour.shape[-3:]).expand(-1, 3, -1, -1)
         low, high = colour.aminmax()
@@ -192,7 +201,7 @@ class Enhancer:
             raise ValueError('the image holds values that are not finite')
         if not strength:
             return Result(colour.clone(), None, 'strength 0 is the input')
-        if low < 0 or high > 1:
+        if image.dtype != torch.uint8 and (low < 0 or high > 1):
             x = x.clamp(0, 1)
         # Pictures do not depend on each other: as many at once as 'auto' runs in one piece.
         count = max(1, modes.DIRECT_PIXELS.get(self.device.type, modes.DIRECT_PIXELS['cpu']) // x[0, 0].numel())
@@ -206,7 +215,11 @@ class Enhancer:
         return replace(last, image=y.reshape(colour.shape))
 
     def _run(self, x: Tensor, strength: float, mode: str, adapt: Callable | None) -> Result:
-        """The network: (n, 3, h, w) float32 in [0, 1] -> the same shape, range and device."""
+        """The network: (n, 3, h, w) float32 in [0, 1], or uint8 where it takes that -> the same."""
+        if x.dtype == torch.uint8:
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, self.precision == 'bf16'):
+                y = modes.run_steps(self.network, x.to(self.device), adapt, strength)
+            return Result(y.to(x.device), 'direct', ANY_SIZE)
         h, w = x.shape[2:]
         pad = (0, max(0, MIN_SIZE - w), 0, max(0, MIN_SIZE - h))
         y = (x.to(self.device) * 2).sub_(1)
@@ -214,7 +227,7 @@ class Enhancer:
             y = F.pad(y, pad, mode='replicate')
         reason = 'asked for'
         if self.any_size:
-            mode, reason = 'direct', 'the network takes any size'
+            mode, reason = 'direct', ANY_SIZE
         elif mode == 'auto':
             height = len(y) * y.shape[2]  # the memory of a batch is that of one picture of its size
             mode, reason = modes.choose_mode(

@@ -61,7 +61,7 @@ class ExportWrapper(nn.Module):
         x, head = x * 2 - 1, getattr(self.network, 'head', None)
         if head == 'exposure':
             curve = self.network.predict(self.network.thumbnail(x))
-            y = self.network.apply(_extended(_extended(x, 2, 2, mirrored=False), 3, 2, mirrored=False), curve)
+            y = self.network.apply(_extended(_extended(x, 2, 4, mirrored=False), 3, 4, mirrored=False), curve)
         else:
             x = _extended(_extended(x, 2, 4), 3, 4)
             if head == 'gain':

@@ -37,7 +37,8 @@ def enhance_picture(image: Any, run: Callable[[Tensor], Result]) -> Result:
 
     Args:
         image: Of one of these types.
-        run: Takes (..., c, h, w) float32 in [0, 1], c from 1 to 4, gives the same without alpha, in memory of its own.
+        run: Takes (..., c, h, w) float32 in [0, 1] or uint8, c from 1 to 4, gives the same without alpha, in memory of
+            its own.
 
     Raises:
         TypeError: If it is of no such type, or holds values of another.
@@ -54,14 +55,15 @@ def enhance_picture(image: Any, run: Callable[[Tensor], Result]) -> Result:
 
 
 def _enhance_array(image: np.ndarray, run: Callable[[Tensor], Result]) -> Result:
-    scale = {'u1': 255, 'u2': 65535}.get(image.dtype.str[1:]) or (1 if image.dtype.kind == 'f' else None)
+    scale = {'u1': 1, 'u2': 65535}.get(image.dtype.str[1:]) or (1 if image.dtype.kind == 'f' else None)
     if scale is None:
         raise TypeError(f'an array holds uint8, uint16 or floating point, got {image.dtype}')
     if image.ndim not in (2, 3, 4):
         raise ValueError(f'an array is (h, w), (h, w, c) or (n, h, w, c), got {image.shape}')
     pixels = image[..., None] if image.ndim == 2 else image
-    x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3), dtype=np.float32))
-    if scale > 1:  # then it is no view of the caller's array
+    dtype = np.uint8 if image.dtype == np.uint8 else np.float32
+    x = torch.from_numpy(np.array(np.moveaxis(pixels, -1, -3), dtype, order='C'))  # never a view of the caller's
+    if scale > 1:
         x.div_(scale)
     result = run(x)
     y = result.image
@@ -80,9 +82,8 @@ def _enhance_tensor(image: Tensor, run: Callable[[Tensor], Result]) -> Result:
         raise TypeError(f'a tensor holds uint8 or floating point, got {image.dtype}')
     if image.dim() not in (3, 4):
         raise ValueError(f'a tensor is (c, h, w) or (n, c, h, w), got {tuple(image.shape)}')
-    scale = 255 if image.dtype == torch.uint8 else 1
-    result = run(image.float() / scale)
-    y = (result.image.mul_(scale).round_() if scale > 1 else result.image).to(image.dtype)
+    result = run(image if image.dtype == torch.uint8 else image.float())
+    y = result.image.to(image.dtype)
     return replace(result, image=torch.cat([y, image[..., -1:, :, :]], dim=-3) if image.shape[-3] in (2, 4) else y)
 
 

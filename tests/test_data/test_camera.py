@@ -25,12 +25,12 @@ def test_pictures_are_8_bit_and_stops_are_told(photos, kind):
 
 
 def test_without_noise_none_leaves_the_photograph(photos):
-    assert (only('none', noise=False)(photos)[0] - photos).abs().max() <= 0.5 / 255 + 1e-6
+    assert (only('none', noise=0)(photos)[0] - photos).abs().max() <= 0.5 / 255 + 1e-6
 
 
 def test_even_darkening_is_a_factor_in_linear_light(photos):
     torch.manual_seed(1)
-    dark, stops = only('even', stops=3, noise=False)(photos)
+    dark, stops = only('even', stops=3, noise=0)(photos)
     assert (stops.amax((1, 2, 3)) == stops.amin((1, 2, 3))).all() and stops.max() <= 3
     # The median over the batch leaves out pictures of lower contrast, and the white balance's few per cent.
     ratio = torch.log2(to_linear(photos).mean((1, 2, 3)) / to_linear(dark).mean((1, 2, 3)))
@@ -60,6 +60,26 @@ def test_noise_grows_with_light_taken(photos):
     light = to_linear(dark)
     noise = (light.std((2, 3)) / light.mean((2, 3)).clamp_min(1e-4)).mean(1)
     assert noise[stops.flatten(1)[:, 0] > 4].mean() > 2 * noise[stops.flatten(1)[:, 0] < 1.5].mean()
+
+
+def test_noise_has_a_factor():
+    grey = torch.full((64, 3, 32, 32), 0.5)
+    deviations = []
+    for noise in (0, 0.2, 1):
+        torch.manual_seed(6)
+        deviations.append(to_linear(only('even', stops=1, noise=noise)(grey)[0]).std((2, 3)).mean())
+    assert deviations[0] == 0 and deviations[2] > 3 * deviations[1] > 0
+
+
+def test_some_highlights_were_brighter_than_white(photos):
+    """Brighter than a factor in linear light alone would leave them, and the shadows hardly so."""
+    torch.manual_seed(7)
+    photos = torch.cat([photos] * 4)
+    photos[:, :, :8] = 1
+    dark, stops = only('even', noise=0)(photos)
+    excess = torch.log2(to_linear(dark[:, :, :8]).mean((1, 2, 3))) + stops.flatten(1).mean(1)
+    brighter = (excess > 0.5) & (stops.flatten(1).mean(1) < 6)
+    assert 0.05 < brighter.float().mean() < 0.4
 
 
 def test_the_seed_decides(photos):

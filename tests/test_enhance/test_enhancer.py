@@ -220,7 +220,7 @@ def test_denoise_takes_the_photo_as_its_guide(mode, flips):
 
 
 class Stops(nn.Module):
-    """Takes any size and the strength: multiplies [0, 1] pictures by two to the power of what it predicts."""
+    """Takes any size, uint8 and the strength: multiplies by two to the power of what it predicts."""
     handles_any_size = True
 
     def __init__(self):
@@ -229,7 +229,7 @@ class Stops(nn.Module):
         self.applied = []
 
     def thumbnail(self, x):
-        return x.mean((2, 3))
+        return x.float().mean((2, 3))
 
     def predict(self, thumbnail):
         return thumbnail.new_ones(len(thumbnail), 1, 1, 1)
@@ -238,6 +238,8 @@ class Stops(nn.Module):
         if callable(x):
             return super().apply(x)
         self.applied.append((tuple(x.shape), strength))
+        if x.dtype == torch.uint8:
+            return (x * 2**(curve * strength)).clamp(0, 255).round().to(torch.uint8)
         return ((x + 1) / 2 * 2**(curve * strength)).clamp(0, 1) * 2 - 1
 
 
@@ -310,6 +312,10 @@ def test_refusals(doubler):
         Enhancer(Doubler(), denoise=2)
     with pytest.raises(ValueError, match='^device abacus: .*$'):
         Enhancer(Doubler(), device='abacus')
+    with pytest.raises(ValueError, match='weights hold values that are not finite'):
+        broken = Stops()
+        torch.nn.init.constant_(broken.weight, torch.nan)
+        Enhancer(broken)
     with pytest.raises(TypeError, match='got int64'):
         doubler.enhance(np.zeros((40, 50), np.int64))
     with pytest.raises(TypeError, match='got str'):

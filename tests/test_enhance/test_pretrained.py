@@ -211,3 +211,12 @@ def test_hub_repository(net, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(hub, 'snapshot_download', lambda name, **_: asked.append(name) or str(tmp_path / 'net'))
     assert same(net, load_pretrained('someone/net')[0]) and asked == ['someone/net']
+
+
+def test_weights_that_are_not_finite_are_named(net, tmp_path):
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    key = next(iter(state))
+    state[key].flatten()[0] = torch.inf
+    torch.save({'params': state}, tmp_path / 'net_g_5.pth')
+    with pytest.raises(ValueError, match=rf'net_g_5.pth: holds values that are not finite, in {key}'):
+        load_pretrained(tmp_path / 'net_g_5.pth', NETWORK)
