@@ -305,12 +305,7 @@ class LowLightModel(BaseModel):
         if resume_state['iter'] > total_iter:
             raise ValueError(f"train:total_iter: is {total_iter}, but the checkpoint is of iteration "
                              f"{resume_state['iter']}: raise total_iter, or name an earlier path:resume_state.")
-        try:
-            changes = resume_schedules(self.optimizers, self.schedulers, resume_state)
-        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            reason = f'{type(error).__name__}: {error}'.splitlines()[0]
-            raise ValueError(f"path:resume_state: the state of iteration {resume_state['iter']} does not suit these "
-                             f'optimizers ({reason}); resume from an earlier one.') from error
+        changes = resume_schedules(self.optimizers, self.schedulers, resume_state)
         if changes:
             get_root_logger().warning(f"Changed in the options since the checkpoint: {'; '.join(changes)}.")
         for optimizer in self.optimizers:

@@ -53,7 +53,19 @@ def resume_schedules(optimizers, schedulers, state):
 
     Returns:
         list[str]: What has changed, such as 'lr: was 0.0001, is 1e-06 from here on'.
+
+    Raises:
+        ValueError: One line: the checkpoint's are not of these optimizers, or damaged.
     """
+    try:
+        return _resume_schedules(optimizers, schedulers, state)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = f'{type(error).__name__}: {error}'.splitlines()[0]
+        raise ValueError(f"path:resume_state: the state of iteration {state['iter']} does not suit these optimizers "
+                         f'({reason}); resume from an earlier one.') from error
+
+
+def _resume_schedules(optimizers, schedulers, state):
     changes = []
     for optimizer, scheduler, saved, schedule in zip(optimizers, schedulers, state['optimizers'], state['schedulers']):
         for old, new in ((saved['param_groups'][0], optimizer.param_groups[0]), (schedule, vars(scheduler))):
