@@ -61,6 +61,17 @@ def run(toy_run, forked, monkeypatch):
     return run
 
 
+def test_values_that_are_names_of_files_too(run, toy_run):
+    """Options stay as they are, whatever lies in the folder."""
+    base = load_options(toy_run / 'toy.yml')
+    for name in ('vanilla', 'lsgan', 'psnr', 'auto', 'disk', 'Adam'):
+        (toy_run / name).write_text('')
+    run(seeds=[0])
+    opt = yaml.safe_load((toy_run / 'out' / 'options' / 'plain_seed0.yml').read_text())
+    assert opt['datasets'] == base['datasets'] and opt['val']['metrics'] == base['val']['metrics']
+    assert {**opt['train'], 'total_iter': None} == {**base['train'], 'total_iter': None}
+
+
 def test_four_rows_once(run, toy_run, capsys):
     run(seeds=[0])
     assert run.trained == ['plain_seed0', 'ema_seed0', 'aspp_seed0', 'ema_aspp_seed0']
