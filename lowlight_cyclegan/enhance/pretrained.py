@@ -70,7 +70,7 @@ def load_pretrained(name_or_path: str | os.PathLike, options: str | os.PathLike 
         network.load_state_dict({key: without_subnormals(value.float()) for key, value in state.items()})
     except (RuntimeError, AttributeError, TypeError) as error:
         raise ValueError(f'{path}: does not fit the network of its options ({_line(error)})') from error
-    broken = [key for key, value in state.items() if not value.isfinite().all()]
+    broken = [key for key, value in network.state_dict().items() if not value.isfinite().all()]  # in fp32 by now
     if broken:
         raise ValueError(f'{path}: holds values that are not finite, in {broken[0]}')
     return network.eval().requires_grad_(False), dict(options), path
