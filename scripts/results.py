@@ -47,12 +47,17 @@ NEW_IN_V2 = ('00705', '00706', '00707', '00742', '00749', '00753', '00754', '007
 
 @dataclass
 class TestSet:
-    """A test set: its heading, its images (none where it is not here) and how it is measured."""
+    """A test set: its heading, its images (none where it is not here) and how it is measured.
+
+    ``made`` says how images were made here, of ``sources``: their last bits depend on the processor.
+    """
     name: str
     title: str
     pairs: list[Pair]
     protocol: Protocol
     family: str = 'paper'
+    made: str = ''
+    sources: list[str] = field(default_factory=list)
     rows: dict[str, list[dict]] = field(default_factory=dict)  # method -> figures of its images
 
     def fingerprint(self) -> str:
@@ -60,11 +65,11 @@ class TestSet:
             with open(file, 'rb') as f:
                 return pixel_hash(decode_image(f.read()))
 
-        files = [file for pair in self.pairs for file in (pair.low, pair.high)]
+        files = self.sources or [file for pair in self.pairs for file in (pair.low, pair.high)]
         # The last four were options when most of the figures were measured, and are in their recipes.
         settings = {**asdict(self.protocol), 'lpips_trunk': None, 'color': 'rgb', 'border': 0, 'rounding': 'nearest',
                     'resize': None}
-        return digest(json.dumps(settings, sort_keys=True), *map_threaded(look, files))
+        return digest(json.dumps(settings, sort_keys=True), self.made, *map_threaded(look, files))
 
 
 def digest(*parts) -> str:
@@ -105,8 +110,10 @@ def find_sets(shared: str, work: str) -> list[TestSet]:
         darken(photos, f'{work}/jpeg', (2, ), jpeg=True)
     for family, conditions in (('everyday', {f'dark/{key}': title for key, title in everyday.items()}),
                                ('unseen', unseen)):
-        sets += [TestSet(folder.replace('/', '_'), title, pairs(f'{work}/{folder}'), capped, family)
-                 for folder, title in conditions.items()]
+        for folder, title in conditions.items():
+            found = pairs(f'{work}/{folder}')
+            sets.append(TestSet(folder.replace('/', '_'), title, found, capped, family, f'darken {folder}',
+                                [pair.high for pair in found]))
     if osp.isdir(exposures):
         for kind in ('under', 'over'):  # every other scene: the rest is for training
             os.makedirs(f'{work}/scenes/{kind}', exist_ok=True)
@@ -115,7 +122,8 @@ def find_sets(shared: str, work: str) -> list[TestSet]:
                 if not osp.lexists(link):
                     os.symlink(osp.abspath(file), link)
         fuse(f'{work}/scenes/under', f'{work}/scenes/over', f'{work}/scenes/fused')
-    scenes = TestSet('scenes', 'real scenes', pairs(f'{work}/scenes/fused'), capped, 'everyday')
+    scenes = TestSet('scenes', 'real scenes', pairs(f'{work}/scenes/fused'), capped, 'everyday', 'fuse',
+                     sorted(glob.glob(f'{work}/scenes/*er/*')))
     return [*sets[:7], scenes, *sets[7:]]
 
 
