@@ -208,9 +208,10 @@ def run_ablation(name: str, options: dict, bench: Bench, shared: str, work: str,
     """Train, where that is wanted and rows are missing, and measure the variants of each seed on LOL."""
     lol = bench.sets[0]
     forced = list(options.get('force_yml', ()))
-    for folder in options['data']:
-        forced += [f'datasets:{part}:dataroot_{key}={osp.abspath(shared)}/data/{folder}/{domain}'
-                   for part in ('train', 'val') for key, domain in (('lq', 'low'), ('gt', 'high'))]
+    data = osp.join(osp.abspath(shared), 'data')
+    for key, value in options['data'].items():  # a folder, or several
+        folders = osp.join(data, value) if isinstance(value, str) else [osp.join(data, folder) for folder in value]
+        forced.append(f'datasets:{key}={json.dumps(folders)}')
     base = load_options(osp.join(options_dir(), options['opt']))
     for entry in options.get('force_yml', ()):
         force_option(base, entry)
