@@ -2,31 +2,41 @@ import json
 import os
 import pytest
 import signal
+import subprocess
+import sys
 from clips import frames, packets, same, times, toy_enhancer, write_clip
 
 from lowlight_cyclegan.video.pipeline import enhance_video
 
 
-def test_killed_run_continues_to_the_same_pictures(tmp_path, forked):
+# A process of its own, for FFmpeg's threads do not come along with a fork: what it would wait for.
+KILLED = """
+import os, signal, sys
+from clips import toy_enhancer
+from lowlight_cyclegan.video.pipeline import enhance_video
+
+source, output, alive = sys.argv[1:]
+enhancer, count = toy_enhancer(), [0]
+enhance = enhancer.enhance_with_report
+
+def enhance_or_die(*args):
+    count[0] += 1
+    if count[0] > int(alive):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return enhance(*args)
+
+enhancer.enhance_with_report = enhance_or_die
+enhance_video(source, output, enhancer, segment=7)
+"""
+
+
+def test_killed_run_continues_to_the_same_pictures(tmp_path):
     source = write_clip(tmp_path / 'dark.mp4')
     enhance_video(source, str(tmp_path / 'whole.mp4'), toy_enhancer(), segment=7)
     output = str(tmp_path / 'resumed.mp4')
     for alive in (3, 9, 8):  # frames before the next kill -9: in the first, the second and the third segment
-
-        def killed(alive=alive):
-            enhancer, count = toy_enhancer(), [0]
-            enhance = enhancer.enhance_with_report
-
-            def enhance_or_die(*args):
-                count[0] += 1
-                if count[0] > alive:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return enhance(*args)
-
-            enhancer.enhance_with_report = enhance_or_die
-            enhance_video(source, output, enhancer, segment=7)
-
-        code, _ = forked(killed)
+        code = subprocess.run([sys.executable, '-c', KILLED, str(source), output, str(alive)],
+                              env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}).returncode
         assert code == -signal.SIGKILL
         assert not os.path.exists(output)
     with open(output + '.parts/manifest.json') as f:
