@@ -10,6 +10,7 @@ from basicsr.metrics import calculate_metric
 from basicsr.utils import get_root_logger, imwrite, tensor2img
 from basicsr.utils.registry import METRIC_REGISTRY
 from os import path as osp
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -192,7 +193,7 @@ def save_strip(visuals, folder, iteration, tb_logger):
     """Save pictures of the last training batch: a row for each image, a column for each entry.
 
     Args:
-        visuals (dict[str, Tensor]): (n, 3, h, w) in [-1, 1]; four images at most are shown.
+        visuals (dict[str, Tensor]): (n, 3, h, w) in [-1, 1], each with an n of its own; four at most are shown.
         folder (str): It takes ``training/<names>_<iteration>.png``.
         iteration (int): Of the batch.
         tb_logger (SummaryWriter | None): TensorBoard, which shows them as well.
@@ -200,6 +201,8 @@ def save_strip(visuals, folder, iteration, tb_logger):
     if not visuals:
         return
     columns = [v[:4].detach().float().cpu() for v in visuals.values()]
+    rows = max(map(len, columns))  # of low images there are as few as F translates, of none the camera's
+    columns = [F.pad(v, (0, 0, 0, 0, 0, 0, 0, rows - len(v)), value=-1) for v in columns]
     strip = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)  # (3, n * h, columns * w)
     strip = (strip.clamp(-1, 1) + 1) / 2
     name = '_'.join(visuals)
