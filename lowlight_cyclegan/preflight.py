@@ -117,6 +117,10 @@ def _training_problems(opt: Options) -> Problems:
     camera = get(opt, 'train:camera')
     if isinstance(camera, dict):
         yield from _unknown('train:camera', camera, {'share', *inspect.signature(Camera).parameters})
+        share, folders = camera.get('share'), get(opt, 'datasets:train:dataroot_gt')
+        count = len(folders) if isinstance(folders, list) else 1
+        if isinstance(share, list) and len(share) != count:
+            yield f'train:camera:share: has {len(share)} numbers for {count} folders of datasets:train:dataroot_gt'
     jitter = get(opt, 'train:cycle_jitter')
     if isinstance(jitter, dict):
         yield from _unknown('train:cycle_jitter', jitter, inspect.signature(ExposureJitter).parameters)

@@ -53,10 +53,12 @@ class ImageSet:
 
         images = []
         self.weights = {}  # path -> how often a pass shows the image
-        for root, weight in zip(roots, weights):
+        self.folders = {}  # path -> number of its folder
+        for number, (root, weight) in enumerate(zip(roots, weights)):
             found = scan_images(root, f'dataroot_{key}', opt['io_backend'])
             images += found
             self.weights.update((path, weight) for _, path in found)
+            self.folders.update((path, number) for _, path in found)
         self.reader = FileReader(opt['io_backend'], {key: roots[0]})
         excluded = set(read_name_list(opt['exclude_names'], 'exclude_names')) if opt.get('exclude_names') else set()
         self.names = {path: name for name, path in images if name not in excluded}

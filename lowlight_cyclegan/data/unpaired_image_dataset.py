@@ -53,8 +53,8 @@ class UnpairedImageDataset(data.Dataset):
             phase (str): 'train'.
 
     Returns (of an index):
-        dict: lq, gt: uint8 RGB tensors (3, h, w) of the crop in [0, 255]; lq_path, gt_path: str; epoch: int. With a
-            teacher, teacher: its picture of lq.
+        dict: lq, gt: uint8 RGB tensors (3, h, w) of the crop in [0, 255]; lq_path, gt_path: str; gt_folder:
+            int, which folder of dataroot_gt; epoch: int. With a teacher, teacher: its picture of lq.
 
     Raises:
         FileNotFoundError: A folder is missing.
@@ -156,7 +156,8 @@ class UnpairedImageDataset(data.Dataset):
             both = torch.cat([self.low[index], self.teacher[self._teacher_index[index]]])
             sample['lq'], sample['teacher'] = self._augment(both, rng).chunk(2)
         sample['gt'] = self._augment(self.normal[normal_index], rng)
-        sample['gt_path'] = self.normal.paths[normal_index]
+        sample['gt_path'] = path = self.normal.paths[normal_index]
+        sample['gt_folder'] = self.normal.folders[path]
         return sample
 
     def _augment(self, img, rng):

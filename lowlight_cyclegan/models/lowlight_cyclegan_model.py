@@ -37,7 +37,7 @@ class LowLightCycleGANModel(LowLightModel):
     - ``cycle_low_weight`` (float): Factor of the low images' half of eq. 3, F(G(X)) against X, which has G keep their
       noise for F to restore. At 0 that call of F is left out. Default: 1.
     - ``camera`` (dict): Arguments of :class:`Camera`, and ``share``: that part of the normal images comes to G from the
-      camera, which takes them anew in the dark, instead of from F.
+      camera, which takes them anew in the dark, instead of from F. A list has a share for each folder of normal images.
     - ``clip_grad`` (float): Largest norm of the generators' gradients.
     - ``fixed_g``, ``fixed_f`` (list[str]): Parameters that are not trained, by the beginning of their names.
     - ``distill_opt`` (dict): Loss of G(X) against a teacher's pictures of X, which the dataset gives as ``teacher``.
@@ -66,6 +66,7 @@ class LowLightCycleGANModel(LowLightModel):
     def feed_data(self, data):
         super().feed_data(data)
         self.teacher = self._to_network_range(data['teacher']) if 'teacher' in data else None
+        self.folders = data.get('gt_folder')
 
     def _train_step(self):
         """One step of G and F, then one of D_A and D_B (eqs. 1-4).
@@ -77,10 +78,10 @@ class LowLightCycleGANModel(LowLightModel):
             OrderedDict[str, Tensor]: Losses, scalars with their weights.
         """
         net_g, net_f, net_d_a, net_d_b = self.networks.values()
-        low, normal = self.lq, self.gt  # X and Y, (n, 3, h, w) in [-1, 1]
-        # How normal images get dark; the cycle takes as many low images as F translates.
-        camera, translated = normal.tensor_split([round(self.camera_share * len(normal))])
-        low = low[:len(translated)]
+        # X and Y, (n, 3, h, w) in [-1, 1]; the normal images that the camera darkens, and those that F does
+        low, (camera, translated) = self.lq, self._split(self.gt)
+        normal = torch.cat([camera, translated])
+        low = low[:len(translated)]  # as many as F translates
         same_low = same_normal = cycled_low = None
         losses = OrderedDict()
 
@@ -154,6 +155,12 @@ class LowLightCycleGANModel(LowLightModel):
         cycled = cycled_normal if cycled_low is None else cycled_low
         self.visuals = OrderedDict(low=low, enhanced=fake_normal, normal=normal, cycled=cycled)
         return losses
+
+    def _split(self, normal):
+        if not isinstance(self.camera_share, list):
+            return normal.tensor_split([round(self.camera_share * len(normal))])
+        by_camera = torch.rand(len(normal)) < torch.tensor(self.camera_share)[self.folders]
+        return normal[by_camera], normal[~by_camera]
 
     def _set_requires_grad(self, names, requires_grad):
         for name in names:

@@ -78,7 +78,7 @@ def test_sample_layout(folders):
     dataset = make(folders)
     sample = dataset[SampleIndex(3, 7, 1)]
     assert len(dataset) == 5
-    assert set(sample) == {'lq', 'gt', 'lq_path', 'gt_path', 'epoch'}
+    assert set(sample) == {'lq', 'gt', 'lq_path', 'gt_path', 'gt_folder', 'epoch'}
     assert sample['epoch'] == 7 and sample['lq_path'] == str(folders / 'lq' / '3.png')
     for key, offset in (('lq', 0), ('gt', 100)):
         crop = sample[key]

@@ -98,6 +98,23 @@ def test_the_camera_takes_its_share(toy_opt):
     assert losses['l_cycle'].item() == pytest.approx(10 * (cycled - normal).abs().mean().item(), rel=1e-5)
 
 
+def test_a_share_for_each_folder(toy_opt):
+    """The camera darkens the images of the first folder, F those of the second."""
+    toy_opt['train'].update(camera={'share': [1, 0], 'kinds': {'none': 1}}, identity_opt=None, cycle_low_weight=0)
+    model = build_model(toy_opt)
+    hold(model, g=1.0, f=0.5)
+    data = {**batch(1, n=4), 'gt_folder': torch.tensor([1, 0, 1, 0])}
+    model.feed_data(data)
+    model._train_step()
+    normal, cycled = model.visuals['normal'], model.visuals['cycled']
+    assert torch.equal(normal, model.gt[[1, 3, 0, 2]]) and torch.equal(cycled[2:], 0.5 * normal[2:])
+    assert torch.allclose(cycled[:2], normal[:2], atol=1.5 / 127.5)  # the camera left them as they are
+    data['gt_folder'] = torch.ones(4, dtype=torch.long)  # none for the camera
+    model.feed_data(data)
+    model._train_step()
+    assert torch.equal(model.visuals['cycled'], 0.5 * model.gt)
+
+
 def test_the_camera_may_take_all(toy_opt):
     toy_opt['train'].update(camera={}, identity_opt=None, cycle_low_weight=0)
     model = build_model(toy_opt)
@@ -460,7 +477,7 @@ def test_a_changed_rate_is_taken_on_resume_and_said(toy_opt, caplog):
     with caplog.at_level('WARNING', logger='basicsr'):
         changed = resume_with(toy_opt, optim_g=dict(type='Adam', lr=1e-5, betas=[0.9, 0.99]))
     assert rates(changed) == pytest.approx([8e-6, 8e-4])  # decayed as far as the schedule says
-    assert changed.optimizer_g.param_groups[0]['betas'] == (0.9, 0.99)
+    assert tuple(changed.optimizer_g.param_groups[0]['betas']) == (0.9, 0.99)
     assert next(iter(changed.optimizer_g.state.values()))['step'] == 6  # its moments stay
     assert 'lr: was 0.001, is 1e-05 from here on' in caplog.text and 'betas: was [0.5, 0.999]' in caplog.text
 
@@ -551,6 +568,20 @@ def test_strip_of_the_training_batch(toy_model, tmp_path):
     toy_model.validation(DataLoader(ToyPairs(1)), 1, None, save_img=True)
     strip = cv2.imread(str(tmp_path / 'visualization' / 'training' / 'low_enhanced_normal_cycled_1.png'))
     assert strip.shape == (2 * 32, 4 * 32, 3)
+
+
+@pytest.mark.parametrize('share', [1, 0.5])
+def test_strip_with_the_camera(toy_opt, tmp_path, share):
+    """Of low images there are as few as F translates; black stands in the places of the others."""
+    import cv2
+    toy_opt['train'].update(camera={'share': share}, identity_opt=None, cycle_low_weight=0)
+    model = build_model(toy_opt)
+    train(model, [1])
+    model.validation(DataLoader(ToyPairs(1)), 1, None, save_img=True)
+    strip = cv2.imread(str(tmp_path / 'visualization' / 'training' / 'low_enhanced_normal_cycled_1.png'))
+    assert strip.shape == (2 * 32, 4 * 32, 3)
+    assert strip[:, 64:].any() and not strip[32:, :64].any() and strip[:32, :64].any() == (share < 1)
+
 
 
 def test_collapse_and_inversion_are_said_once(toy_model, monkeypatch):
