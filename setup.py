@@ -10,7 +10,7 @@ HEIF = ['pillow-heif']
 RAW = ['rawpy']
 VIDEO = ['av>=18; python_version >= "3.11"']  # the first that writes rotation; there is none for Python 3.10
 WEB = ['gradio>=6.31']
-EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
+EXPORT = ['torch>=2.10', 'onnx', 'onnxruntime', 'onnxscript']  # older ones trace no pictures of any size
 # flake8, isort and yapf format a contribution to BasicSR
 TEST = ['pytest>=7', 'ruff', 'import-linter>=2.11', 'mypy', 'flake8', 'isort', 'yapf']
 
@@ -29,7 +29,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     install_requires=[
-        'torch>=2.4',  # get_autocast_dtype came with it; the tests are run with 2.14
+        'torch>=2.6',  # the oldest with which the tests pass, but for those of `export`
         'torchvision',
         # No release builds on 3.13 by itself, see scripts/python313: there, the extra `train` brings it.
         f'{BASICSR}; python_version < "3.13"',

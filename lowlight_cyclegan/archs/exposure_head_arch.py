@@ -31,6 +31,7 @@ QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
 # Brightness at which half is left of the picture's exposure, and of what places add: what is darker is lost in the
 # steps of 8 bits, and a night sky stays black.
 FLOOR, LOCAL_FLOOR = 1.5 / 255, 10 / 255
+LARGEST = 4  # stops that places add or take, so that learning cannot undo LOCAL_FLOOR
 TILE = 512  # side of what is computed at a time where no gradients are needed
 
 
@@ -108,7 +109,7 @@ class ExposureHead(nn.Module):
             nn.Conv2d(13, width, 4, stride=2, padding=1), nn.LeakyReLU(0.1, inplace=True),
             nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.1, inplace=True),
             nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.1, inplace=True),
-            nn.Conv2d(width, 60, 3, padding=1))
+            nn.Conv2d(width, 60, 1))
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(module.weight, 0.2)
@@ -155,7 +156,9 @@ class ExposureHead(nn.Module):
             picture = self.picture(summary.to(dtype)) + self.statistics(statistics)
         picture, follow = picture.split([4, 1], dim=1)
         stops = 2 * picture[:, :1] + torch.sigmoid(2 * follow + 1) * gain.flatten(1)  # at first 0.73 of the rule
-        return ExposureCurves(torch.cat([stops, picture[:, 1:]], dim=1), grid.to(dtype))
+        local, rest = grid.to(dtype).split([self.levels, 3], dim=1)
+        local = LARGEST * torch.tanh(local / LARGEST)
+        return ExposureCurves(torch.cat([stops, picture[:, 1:]], dim=1), torch.cat([local, rest], dim=1))
 
     def apply(self, x, curves, strength=1.0):
         """The picture under its curves. (With a function in the place of x it is ``nn.Module.apply``.)
@@ -179,7 +182,7 @@ class ExposureHead(nn.Module):
                          for size, knots in zip((h, w), curves.grid.shape[2:]))
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or n * h * w <= TILE**2:
             return self._apply_whole(x, curves.picture, rows @ curves.grid @ columns.T, strength)
-        margin = 12  # blocks beyond a tile that its own depend on: two for each convolution, four for the mean
+        margin = 12  # blocks beyond a tile that its own depend on: six for the convolutions, six for the mean
         y = x.new_empty(x.shape, dtype=x.dtype if x.dtype == torch.uint8 else curves.grid.dtype)
         for top in range(0, h, TILE):
             first, last = max(0, top // 2 - margin), (top + TILE) // 2 + margin
@@ -193,17 +196,17 @@ class ExposureHead(nn.Module):
         return y
 
     def _apply_whole(self, x, picture, grid, strength):
-        h, w = x.shape[2:]
+        dtype, (h, w) = x.dtype, x.shape[2:]
         with torch.autocast(x.device.type, enabled=False):
-            dtype, x = x.dtype, _to_unit(x.to(grid.dtype), x.dtype)
             if h % 4 or w % 4:
-                x = F.pad(x, (0, -w % 4, 0, -h % 4), mode='replicate')
+                x = F.pad(x.to(grid.dtype), (0, -w % 4, 0, -h % 4), mode='replicate')
             blocks = F.pixel_unshuffle(x, 2)  # (n, 12, h / 2, w / 2): red of the four pixels, green, blue
+            blocks = _to_unit(blocks.to(grid.dtype), dtype)
             stops, power, shoulder, mix = self._curves_of_blocks(blocks, picture, grid, strength)
             blocks = self._expose(blocks, stops, power, shoulder, mix)
         blocks = self._denoise(blocks, stops, strength)
-        y = F.pixel_shuffle(blocks, 2)[:, :, :h, :w]
-        return (y * 255).round().to(dtype) if dtype == torch.uint8 else y * 2 - 1
+        blocks = (blocks * 255).round_().to(dtype) if dtype == torch.uint8 else blocks * 2 - 1
+        return F.pixel_shuffle(blocks, 2)[:, :, :h, :w]
 
     def _curves_of_blocks(self, blocks, picture, grid, strength):
         """(n, 1, h / 2, w / 2) each: stops, power, width of the shoulder in [0, 0.7) and mix in (0, 1)."""
@@ -224,23 +227,22 @@ class ExposureHead(nn.Module):
         channels of x are those of the blocks, (n, 12, h, w) in [0, 1].
         """
         light = to_linear(x)
-        t = light * torch.exp2(stops + (power - 1) * light.clamp_min(1e-6).log2())  # 0 stays 0
+        t = light * light.clamp_min(1e-6).log2().mul(power - 1).add_(stops).exp2_()  # 0 stays 0
         white = torch.exp2(stops)  # t of v = 1
         knee = (1 - shoulder) * white.clamp_max(1)
         bend = 1 / (1 - knee).clamp_min(1e-6) - 1 / (white - knee).clamp_min(1e-6)
-        above = (t - knee).clamp_min(0)
-        each = torch.minimum(t, knee) + above / (1 + bend * above)
-        n, _, h, w = x.shape
-        highest = light.view(n, 3, 4, h, w).amax(1).clamp_min(1e-6)  # of the three channels of a pixel
-        ratio = each.view(n, 3, 4, h, w).amax(1) / highest
-        alike = light * ratio.repeat(1, 3, 1, 1)
-        return from_linear(torch.lerp(each, alike, mix))
+        above = (t - knee).clamp_min_(0)
+        each = torch.minimum(t, knee) + above / (bend * above).add_(1)
+        colours = light.unflatten(1, (3, 4))
+        highest = colours.amax(1, keepdim=True).clamp_min(1e-6)  # of the three channels of a pixel
+        alike = colours * (each.unflatten(1, (3, 4)).amax(1, keepdim=True) / highest)
+        return from_linear(torch.lerp(each, alike.flatten(1, 2), mix))
 
     def _denoise(self, blocks, stops, strength):
         """Noise was lifted by the gain: the picture is replaced by a smooth one, by the shares that the network finds.
 
         No more than 1 - 2^-stops of it, which is nothing at 0 stops, and nothing where the surroundings are black or
-        white. Brightness is the curves' alone: the mean change over 18x18 pixels is taken off.
+        white. Brightness is the curves' alone: the mean change over 20x20 pixels is taken off.
         """
         around = F.avg_pool2d(blocks.mean(1, keepdim=True), 3, 1, 1, count_include_pad=False)
         share = min(strength, 1) * (1 - torch.exp2(-stops.clamp_min(0))) * (20 * around * (1 - around)).clamp(0, 1)
@@ -249,13 +251,18 @@ class ExposureHead(nn.Module):
             seen = seen.contiguous(memory_format=torch.channels_last)  # faster on CPUs
         found = self.denoiser(seen).to(blocks.dtype)  # of each block of 4x4 pixels: 48 values, 12 shares
         colours = blocks.unflatten(1, (3, 4))
-        mean = F.interpolate(F.avg_pool2d(colours.mean(2), 2), scale_factor=2, mode='bilinear')
-        smooth = F.pixel_shuffle(found[:, :48], 2).unflatten(1, (3, 4)) + mean.unsqueeze(2)
+        smooth = F.pixel_shuffle(found[:, :48], 2).unflatten(1, (3, 4))
+        smooth = smooth + _twice(F.avg_pool2d(colours.mean(2), 2)).unsqueeze(2)
         shares = F.pixel_shuffle(torch.sigmoid(found[:, 48:]), 2)  # of the three colours
         change = ((smooth - colours) * shares.unsqueeze(2)).flatten(1, 2)
-        mean = F.avg_pool2d(change.mean(1, keepdim=True), (9, 1), 1, (4, 0), count_include_pad=False)
-        change = change - F.avg_pool2d(mean, (1, 9), 1, (0, 4), count_include_pad=False)
+        mean = F.avg_pool2d(change.mean(1, keepdim=True), 2)
+        change = change - _twice(F.avg_pool2d(mean, 5, 1, 2, count_include_pad=False))
         return torch.addcmul(blocks, share, change).clamp(0, 1)
+
+
+def _twice(x):
+    """Twice the height and width, bilinear."""
+    return F.interpolate(x, scale_factor=2, mode='bilinear')
 
 
 def _to_unit(values, dtype):

@@ -101,7 +101,7 @@ def export(network: nn.Module, path: str | os.PathLike, fp16: bool = False) -> E
         fp16: Half-precision weights.
 
     Raises:
-        ValueError: If a package is missing, or the graph cannot be made, or disagrees.
+        ValueError: If a package is missing or too old, or the graph cannot be made, or disagrees.
         OSError: If the file cannot be written.
     """
     try:
@@ -111,6 +111,8 @@ def export(network: nn.Module, path: str | os.PathLike, fp16: bool = False) -> E
     except ImportError as error:
         raise ValueError('export needs onnx, onnxscript and onnxruntime: pip install "lowlight_cyclegan[export]"'
                          ) from error
+    if torch.__version__ < (2, 10):
+        raise ValueError(f'export needs torch 2.10 or later, found {torch.__version__}: pip install -U torch torchvision')
     network = network.eval().float().cpu()
     with torch.no_grad():
         program = _trace(ExportWrapper(network))

@@ -31,7 +31,13 @@ def test_wrapper_is_the_network_at_any_size(size, head):
 
 
 @pytest.fixture(scope='module')
-def traced():
+def new_torch():
+    if torch.__version__ < (2, 10):
+        pytest.skip('export needs torch 2.10')
+
+
+@pytest.fixture(scope='module')
+def traced(new_torch):
     """Network and its program: tracing is the slow part."""
     network = toy_network()
     with torch.no_grad():
@@ -60,7 +66,7 @@ def test_onnx_runs_at_other_sizes(tmp_path, monkeypatch, traced, fp16):
     assert os.listdir(tmp_path) == ['toy.onnx']
 
 
-def test_head_exposure_is_traced_for_any_size():
+def test_head_exposure_is_traced_for_any_size(new_torch):
     network = toy_network('exposure')
     with torch.no_grad():
         program = export_module._trace(ExportWrapper(network).eval())
@@ -92,7 +98,7 @@ def test_command_says_what_fp16_saves_and_what_loads_the_file(tmp_path, monkeypa
 @pytest.mark.parametrize('kwargs', [
     dict(head='tanh', num_block=9, num_feat=64, ema_factor=32), dict(ema_position='output'),
     dict(use_ema=False), dict(use_aspp=False), dict(head='exposure')])
-def test_every_variant_exports(tmp_path, kwargs):
+def test_every_variant_exports(tmp_path, kwargs, new_torch):
     pytest.importorskip('onnxscript')
     torch.manual_seed(0)
     network = EMAResNetGenerator(**{'num_feat': 8, 'num_block': 1, 'ema_factor': 4, **kwargs}).eval()
@@ -109,6 +115,13 @@ def test_file_is_kept_only_if_it_agrees(tmp_path, monkeypatch, traced):
         export(other, str(path))
     assert '\n' not in str(error.value)
     assert os.listdir(tmp_path) == ['toy.onnx'] and path.read_text() == 'what was there'
+
+
+def test_an_old_torch_gets_one_line(tmp_path, monkeypatch):
+    pytest.importorskip('onnxscript')
+    monkeypatch.setattr(torch, '__version__', torch.torch_version.TorchVersion('2.9.1+cpu'))
+    with pytest.raises(ValueError, match=r'^export needs torch 2\.10 or later, found 2\.9\.1\+cpu: pip install'):
+        export(toy_network(), str(tmp_path / 'toy.onnx'))
 
 
 @pytest.mark.parametrize('argv, message', [
