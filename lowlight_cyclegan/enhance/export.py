@@ -112,7 +112,8 @@ def export(network: nn.Module, path: str | os.PathLike, fp16: bool = False) -> E
         raise ValueError('export needs onnx, onnxscript and onnxruntime: pip install "lowlight_cyclegan[export]"'
                          ) from error
     if torch.__version__ < (2, 10):
-        raise ValueError(f'export needs torch 2.10 or later, found {torch.__version__}: pip install -U torch torchvision')
+        raise ValueError(f'export needs torch 2.10 or later, found {torch.__version__}: '
+                         'pip install -U torch torchvision')
     network = network.eval().float().cpu()
     with torch.no_grad():
         program = _trace(ExportWrapper(network))
