@@ -2,6 +2,7 @@
 
 - ``torchvision.transforms.functional_tensor`` was removed in torchvision 0.17; BasicSR <= 1.4.2 imports one function
   from it and cannot be imported without. Where nobody else has the module, a stand-in is given.
+- ``distutils`` was removed in Python 3.12; BasicSR imports it, too. Where nobody else has it, setuptools' is given.
 - After `enable()`, which the line installed by ``lowlight-cyclegan attach`` calls, the plugin registers itself as soon
   as basicsr is imported.
 """
@@ -14,20 +15,28 @@ if TYPE_CHECKING:
     from typing import Any
 
 FUNCTIONAL_TENSOR = 'torchvision.transforms.functional_tensor'
+DISTUTILS = 'distutils'
 
 
 class ImportHook:
-    """Meta path finder and loader for the two modules named above; of no effect on any other."""
+    """Meta path finder and loader for the modules named above; of no effect on any other."""
 
     registers = False
 
     def find_spec(self, name: str, path: 'Any' = None, target: 'Any' = None) -> 'ModuleSpec | None':
-        if name != FUNCTIONAL_TENSOR and not (name == 'basicsr' and self.registers):
+        wanted = (name == FUNCTIONAL_TENSOR or name == DISTUTILS and 'basicsr' in sys.modules or
+                  name == 'basicsr' and self.registers)
+        if not wanted:
             return None
         specs = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, specs), None)
         if name == FUNCTIONAL_TENSOR:
             return spec or type(sys.__spec__)(name, self)  # type: ignore[arg-type]
+        if name == DISTUTILS:
+            if spec is None:
+                import setuptools  # noqa: F401  it puts its own in the place
+                spec = sys.modules[DISTUTILS].__spec__
+            return spec
         if spec is not None and spec.loader is not None:
             self.register_after(spec.loader)
         return spec
