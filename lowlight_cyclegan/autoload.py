@@ -35,7 +35,7 @@ class ImportHook:
         if name == DISTUTILS:
             if spec is None:
                 import setuptools  # noqa: F401  it puts its own in the place
-                spec = sys.modules[DISTUTILS].__spec__
+                spec = getattr(sys.modules.get(DISTUTILS), '__spec__', None)
             return spec
         if spec is not None and spec.loader is not None:
             self.register_after(spec.loader)
