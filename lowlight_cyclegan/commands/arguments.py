@@ -54,8 +54,8 @@ def add_weights(parser: argparse._ActionsContainer) -> None:
 def add_network(parser: argparse._ActionsContainer) -> None:
     """Which network, and how it runs."""
     add_weights(parser)
-    parser.add_argument('--mode', choices=['auto', 'direct', 'exact', 'guided'], default='auto',
-                        help='in one piece, in tiles with the same result, or the effect of a reduced copy; everyday '
-                        'takes any size. Default: by size and memory')
+    parser.add_argument('--mode', choices=['auto', 'direct', 'guided'], default='auto',
+                        help='in one piece, or the effect of a reduced copy; everyday takes any size. Default: by size '
+                        'and memory')
     parser.add_argument('--device', help='default: cuda where there is one, else cpu')
     parser.add_argument('--precision', choices=['auto', 'fp32', 'bf16'], default='auto', help='default: by device')

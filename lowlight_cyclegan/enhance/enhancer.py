@@ -42,8 +42,8 @@ class Enhancer:
         device: None takes the GPU if there is one.
         precision: 'fp32', 'bf16' (mixed precision) or 'auto': fp32 on CPUs, where pictures are the same on all of
             them, bf16 on GPUs that have instructions for it.
-        mode: How large pictures are handled: 'direct' (in one piece), 'exact' (in tiles that share the statistics of
-            the whole picture), 'guided' (the effect on a reduced copy is transferred), or 'auto' (by size and memory).
+        mode: How large pictures are handled: 'direct' (in one piece), 'guided' (the effect on a reduced copy is
+            transferred), or 'auto' (by size and memory).
         max_memory: Bytes that 'auto' may plan with. None means what is free.
         self_ensemble: Give the mean over the four flips of a picture: a little better, four times slower, and the
             memory of two more copies of it.

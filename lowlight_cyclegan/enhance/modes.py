@@ -1,4 +1,4 @@
-"""How a picture is run: in one piece, in strips or on a reduced copy, by its size and the memory there is."""
+"""How a picture is run: in one piece or on a reduced copy, by its size and the memory there is."""
 from __future__ import annotations
 
 import torch
@@ -9,12 +9,11 @@ from lowlight_cyclegan import files
 from lowlight_cyclegan.archs.ema_resnet_arch import EMAResNetGenerator
 from lowlight_cyclegan.messages import is_out_of_memory, warn
 from .guided import SIZE, enhance_guided, reduced_size
-from .strips import TILE, enhance_exact
 
 __all__ = ['DIRECT_PIXELS', 'MODES', 'available_memory', 'choose_mode', 'enhance_with_fallback', 'memory_needed',
            'run_steps']
 
-MODES = ('direct', 'exact', 'guided')  # in the order in which they replace each other when memory runs out
+MODES = ('direct', 'guided')
 # What 'auto' runs in one piece. Beyond it guided is several times as fast, and sees a scale the network has learned.
 DIRECT_PIXELS = {'cpu': 10**6, 'cuda': 4 * 10**6}
 
@@ -29,35 +28,28 @@ def available_memory(device: str | torch.device) -> int:
 
 
 def memory_needed(mode: str, height: int, width: int, precision: str = 'fp32', net: nn.Module | None = None,
-                  tile: int = TILE, size: int = SIZE) -> int:
+                  size: int = SIZE) -> int:
     """Estimated bytes that a mode takes beyond its input, for one image.
 
     Fitted from above to the measured peaks of EMAResNetGenerator with num_feat 8 (413 bytes a pixel in fp32, 265 in
     bf16) and 64 (1208 and 908); other networks count as one with num_feat 64.
     """
-    num_feat = _num_feat(net) or 64
+    net = getattr(net, '_orig_mod', net)
+    num_feat = net.encoder.num_out_ch // 4 if isinstance(net, EMAResNetGenerator) else 64
     pixel = 180 + 12 * num_feat if precision == 'bf16' else 310 + 15 * num_feat
     pixels = height * width
     if mode == 'direct':
         return pixels * pixel
-    if mode == 'exact':  # three maps at a quarter of the resolution, the output, and a strip's temporaries
-        return pixels * (3 * num_feat + 12) + 2 * min(pixels, tile * tile) * pixel
     low_h, low_w = reduced_size(height, width, size)
     return pixels * 12 + 2 * 12 * 4 * low_h * width + low_h * low_w * pixel
 
 
-def _num_feat(net: nn.Module | None) -> int | None:
-    """Width of a generator that mode exact knows, else None."""
-    net = getattr(net, '_orig_mod', net)
-    return net.encoder.num_out_ch // 4 if isinstance(net, EMAResNetGenerator) else None
-
-
 def choose_mode(height: int, width: int, device: str | torch.device = 'cpu', precision: str = 'fp32',
                 max_memory: float | None = None, net: nn.Module | None = None, copies: int = 0) -> tuple[str, str]:
-    """How to enhance an image: 'direct', 'exact' or 'guided'.
+    """How to enhance an image: 'direct' or 'guided'.
 
-    Images of up to 1 megapixel (4 on a GPU) run directly if that fits in memory, else exactly if that fits. All others
-    are guided, which takes seconds where the network would take minutes.
+    Images of up to 1 megapixel (4 on a GPU) run directly if that fits in memory. All others are guided, which takes
+    seconds where the network would take minutes.
 
     Args:
         height: Of the image, in pixels.
@@ -76,14 +68,9 @@ def choose_mode(height: int, width: int, device: str | torch.device = 'cpu', pre
     pixels, limit = height * width, DIRECT_PIXELS.get(device.type, DIRECT_PIXELS['cpu'])
     if pixels > limit:
         return 'guided', f'{pixels / 1e6:.1f} megapixels are more than the {limit / 1e6:g} that run in one piece'
-    modes = ('direct', 'exact') if net is None or _num_feat(net) else ('direct', )
-    held = 12 * copies * pixels
-    needs = {mode: held + memory_needed(mode, height, width, precision, net) for mode in modes}
-    for mode, need in needs.items():
-        if need <= budget:
-            room = f'{_size(need)} of {_size(budget)} memory'
-            return mode, f'needs {room}' if mode == 'direct' else f'needs {room}, in one piece {_size(needs["direct"])}'
-    return 'guided', f"needs less than mode {modes[-1]}'s {_size(needs[modes[-1]])} of {_size(budget)} memory"
+    need = 12 * copies * pixels + memory_needed('direct', height, width, precision, net)
+    room = f'{_size(need)} of {_size(budget)} memory'
+    return ('direct', f'needs {room}') if need <= budget else ('guided', f'in one piece it would need {room}')
 
 
 def _size(size: float) -> str:
@@ -107,15 +94,14 @@ def run_steps(net: nn.Module, x: Tensor, adapt: Callable | None = None, strength
     return net.apply(x, adapt(thumbnail, curve) if adapt else curve, strength)
 
 
-def enhance_with_fallback(net: nn.Module, x: Tensor, mode: str, tile: int = TILE, size: int = SIZE,
-                          say: Callable[[str], None] = warn, adapt: Callable | None = None) -> tuple[Tensor, str]:
-    """Run ``mode``, and the next of direct, exact, guided where memory runs out.
+def enhance_with_fallback(net: nn.Module, x: Tensor, mode: str, size: int = SIZE, say: Callable[[str], None] = warn,
+                          adapt: Callable | None = None) -> tuple[Tensor, str]:
+    """Run ``mode``, and guided where memory runs out.
 
     Args:
         net: In evaluation mode.
         x: (n, 3, h, w) in [-1, 1]. Mode guided writes its output there.
-        mode: One of these.
-        tile: For :func:`~lowlight_cyclegan.enhance.strips.enhance_exact`.
+        mode: 'direct' or 'guided'.
         size: For :func:`~lowlight_cyclegan.enhance.guided.enhance_guided`.
         say: Takes the line that says what is done.
         adapt: See :func:`run_steps`.
@@ -130,25 +116,17 @@ def enhance_with_fallback(net: nn.Module, x: Tensor, mode: str, tile: int = TILE
     def network(x: Tensor) -> Tensor:
         return net(x) if adapt is None else run_steps(net, x, adapt)
 
-    modes = MODES[MODES.index(mode):]
-    if mode == 'direct' and not _num_feat(net):
-        modes = ('direct', 'guided')
-    run = {
-        'direct': lambda: network(x),
-        'exact': lambda: enhance_exact(net, x, tile, adapt),
-        'guided': lambda: enhance_guided(network, x, size, out=x)
-    }
-    for current, following in zip(modes, [*modes[1:], None]):
+    h, w = x.shape[2:]
+    for current in MODES[MODES.index(mode):]:
+        if current != mode:
+            say(f'{w}x{h}: not enough memory for mode {mode}, going on with mode {current}')
         try:
             with torch.no_grad():
-                return run[current](), current
+                return network(x) if current == 'direct' else enhance_guided(network, x, size, out=x), current
         except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
             if not is_out_of_memory(error):
                 raise
         # Past the handler, so that nothing holds on to the tensors of the failed attempt.
         if x.is_cuda:
             torch.cuda.empty_cache()
-        h, w = x.shape[2:]
-        if following:
-            say(f'{w}x{h}: not enough memory for mode {current}, going on with mode {following}')
     raise MemoryError(f'{w}x{h}: not enough memory for mode {current}')

@@ -24,7 +24,7 @@ class Result:
 
     Attributes:
         image: Of the type, dtype, size and device of the input.
-        mode: 'direct', 'exact' or 'guided', as it ran in the end. None where strength 0 took no network.
+        mode: 'direct' or 'guided', as it ran in the end. None where strength 0 took no network.
         reason: Why that mode, in a line.
     """
     image: Any

@@ -167,7 +167,7 @@ print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))"""
     assert taken < 5 * 4 * 3 * 3000 * 4000
 
 
-@pytest.mark.parametrize('mode', ['direct', 'exact', 'guided'])
+@pytest.mark.parametrize('mode', ['direct', 'guided'])
 def test_self_ensemble_is_the_mean_over_flips(mode):
     """Of what the same enhancer makes without it, in every mode; strength blends the mean."""
     torch.manual_seed(0)
@@ -259,7 +259,7 @@ def test_a_network_that_takes_any_size_runs_in_one_piece_with_the_strength(optio
         enhancer.enhance(image, 2.5)
 
 
-@pytest.mark.parametrize('mode', ['direct', 'exact', 'guided'])
+@pytest.mark.parametrize('mode', ['direct', 'guided'])
 def test_what_is_predicted_can_be_adapted_in_every_mode(mode):
     torch.manual_seed(0)
     network = EMAResNetGenerator(num_feat=8, num_block=1, ema_factor=4, head='gain')

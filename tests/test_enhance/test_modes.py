@@ -3,19 +3,17 @@ import pytest
 import resource
 import torch
 
-from lowlight_cyclegan.archs import EMAResNetGenerator, ZeroDCE
+from lowlight_cyclegan.archs import EMAResNetGenerator
 from lowlight_cyclegan.enhance.guided import enhance_guided
 from lowlight_cyclegan.enhance.inference import prepare_for_inference
 from lowlight_cyclegan.enhance.modes import MODES, choose_mode, enhance_with_fallback, memory_needed
-from lowlight_cyclegan.enhance.strips import enhance_exact
 
 
 def test_choose_mode():
     gigabyte = 1e9
     assert choose_mode(400, 600, 'cpu', 'fp32', 4 * gigabyte)[0] == 'direct'
     assert choose_mode(400, 600, 'cpu', 'fp32', 0.25 * gigabyte)[0] == 'guided'
-    assert choose_mode(1000, 1000, 'cpu', 'fp32', 1.1 * gigabyte)[0] == 'exact'
-    assert choose_mode(1000, 1000, 'cpu', 'fp32', 1.1 * gigabyte, ZeroDCE(num_feat=8))[0] == 'guided'
+    assert choose_mode(1000, 1000, 'cpu', 'fp32', 1.1 * gigabyte)[0] == 'guided'
     assert choose_mode(1000, 1000, 'cpu', 'bf16', 1.1 * gigabyte)[0] == 'direct'
     assert choose_mode(1000, 1000, 'cpu', 'fp32', 1.1 * gigabyte, build())[0] == 'direct'
     assert choose_mode(3000, 4000, 'cpu', 'fp32', 1000 * gigabyte)[0] == 'guided'
@@ -31,14 +29,13 @@ def test_choose_mode_counts_copies():
     budget = memory_needed('direct', height, width, net=net) + 1
     assert choose_mode(height, width, max_memory=budget, net=net)[0] == 'direct'
     mode, reason = choose_mode(height, width, max_memory=budget, net=net, copies=2)
-    assert mode == 'exact' and reason.endswith('in one piece 363 MB')
+    assert mode == 'guided' and reason.startswith('in one piece it would need 363 MB of ')
     assert choose_mode(height, width, max_memory=budget + 2 * 12 * height * width, net=net, copies=2)[0] == 'direct'
 
 
 def test_memory_needed_falls_from_mode_to_mode():
     for net in (None, build()):
-        direct, exact, guided = (memory_needed(mode, 3000, 4000, net=net) for mode in MODES)
-        assert direct > exact > guided
+        assert memory_needed('direct', 3000, 4000, net=net) > memory_needed('guided', 3000, 4000, net=net)
 
 
 @pytest.mark.parametrize('error', [
@@ -58,12 +55,9 @@ def test_memory_that_runs_out_leads_to_the_next_mode(error):
 
     net = Network(num_feat=8, num_block=1, ema_factor=4).eval()
     x, lines = picture(96, 128), []
-    y, mode = enhance_with_fallback(net, x, 'direct', tile=40, size=64, say=lines.append)
-    assert mode == 'exact' and y.shape == x.shape
-    assert lines == ['128x96: not enough memory for mode direct, going on with mode exact']
-    lines.clear()
-    y, mode = enhance_with_fallback(net, x, 'direct', tile=512, size=64, say=lines.append)
-    assert mode == 'guided' and len(lines) == 2
+    y, mode = enhance_with_fallback(net, x, 'direct', size=64, say=lines.append)
+    assert mode == 'guided' and y.shape == x.shape
+    assert lines == ['128x96: not enough memory for mode direct, going on with mode guided']
     net.limit = 0
     with pytest.raises(MemoryError, match='128x96: not enough memory for mode guided'):
         enhance_with_fallback(net, x, 'direct', say=lines.append)
@@ -84,7 +78,6 @@ def test_memory_does_not_grow_over_1000_images(mode):
     net = prepare_for_inference(build(head='gain'), 'cpu', 'bf16')
     run = {
         'direct': net,
-        'exact': lambda x: enhance_exact(net, x, 24),
         'guided': lambda x: enhance_guided(net, x, 32)
     }[mode]
 

@@ -5,7 +5,6 @@ import torch
 from clips import toy_enhancer
 from typing import NamedTuple
 
-from lowlight_cyclegan.enhance import modes
 from lowlight_cyclegan.video.smoother import TemporalSmoother, keeps_white
 
 
@@ -79,9 +78,8 @@ def test_output_follows_the_input_and_adds_no_change_of_its_own():
     assert shown[4] == pytest.approx(0.4, abs=0.012)
 
 
-@pytest.mark.parametrize('mode', ['direct', 'exact', 'guided'])
-def test_smoother_leaves_the_network_as_it_was(monkeypatch, mode):
-    monkeypatch.setattr(modes.enhance_with_fallback, '__defaults__', (24, 600, print, None))  # small strips
+@pytest.mark.parametrize('mode', ['direct', 'guided'])
+def test_smoother_leaves_the_network_as_it_was(mode):
     enhancer, x = toy_enhancer(), torch.rand(1, 3, 40, 48) * 0.2
     warm = x * torch.tensor([1.1, 1.0, 0.9]).view(3, 1, 1)
     expected, alone = enhancer.enhance(x, mode=mode), enhancer.enhance(warm, mode=mode)
