@@ -33,6 +33,7 @@ QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
 FLOOR, LOCAL_FLOOR = 1.5 / 255, 10 / 255
 LARGEST = 4  # stops that places add or take, so that learning cannot undo LOCAL_FLOOR
 TILE = 640  # side of what is computed at a time where no gradients are needed
+PIXELS = ((0, 0), (0, 1), (1, 0), (1, 1))  # of a block: row and column, the order of F.pixel_shuffle's channels
 
 
 def exposure_gain(x, target=0.45):
@@ -176,12 +177,13 @@ class ExposureHead(nn.Module):
         """
         if callable(x):
             return super().apply(x)
-        n, _, h, w = x.shape
+        h, w = x.shape[2:]
         # Curves are computed on blocks of 2x2 pixels, which share theirs, noise is judged on blocks of 4x4.
         rows, columns = (spline_weights((size + -size % 4) // 2, knots, curves.grid)
                          for size, knots in zip((h, w), curves.grid.shape[2:]))
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or n * h * w <= TILE**2:
-            return self._apply_whole(x, curves.picture, rows @ curves.grid @ columns.T, strength)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            blocks = self._apply_to_blocks(x, curves.picture, rows @ curves.grid @ columns.T, strength)
+            return F.pixel_shuffle(blocks, 2)[:, :, :h, :w].to(x.dtype if x.dtype == torch.uint8 else blocks.dtype)
         # glibc keeps as much freed memory at hand as suits the largest block so far, up to 32 MB. With less, the
         # temporaries of each tile go back to the system and are faulted in anew, which takes a fifth of the time.
         torch.empty(31 * 2**20, dtype=torch.uint8)
@@ -192,24 +194,35 @@ class ExposureHead(nn.Module):
             grid = rows[first:last] @ curves.grid
             for left in range(0, w, TILE):
                 start, stop = max(0, left // 2 - margin), (left + TILE) // 2 + margin
-                tile = self._apply_whole(x[:, :, 2 * first:2 * last, 2 * start:2 * stop], curves.picture,
-                                         grid @ columns[start:stop].T, strength)
-                tile = tile[:, :, top - 2 * first:, left - 2 * start:]
-                y[:, :, top:top + TILE, left:left + TILE] = tile[:, :, :TILE, :TILE]
+                blocks = self._apply_to_blocks(x[:, :, 2 * first:2 * last, 2 * start:2 * stop], curves.picture,
+                                               grid @ columns[start:stop].T, strength)
+                blocks = blocks[:, :, top // 2 - first:, left // 2 - start:]
+                for i, j in PIXELS:  # several times as fast as F.pixel_shuffle
+                    pixels = y[:, :, top + i:top + TILE:2, left + j:left + TILE:2]
+                    pixels.copy_(blocks[:, 2 * i + j::4, :pixels.shape[2], :pixels.shape[3]])
         return y
 
-    def _apply_whole(self, x, picture, grid, strength):
+    def _apply_to_blocks(self, x, picture, grid, strength):
+        """(n, 3, h, w) in [-1, 1], or uint8 -> (n, 12, h / 2, w / 2), h and w rounded up to 4, in the range of x.
+
+        The channels are red of the four pixels of a block, then green and blue.
+        """
         dtype, (h, w) = x.dtype, x.shape[2:]
         with torch.autocast(x.device.type, enabled=False):
             if h % 4 or w % 4:
-                x = F.pad(x.to(grid.dtype), (0, -w % 4, 0, -h % 4), mode='replicate')
-            blocks = F.pixel_unshuffle(x, 2)  # (n, 12, h / 2, w / 2): red of the four pixels, green, blue
-            blocks = _to_unit(blocks.to(grid.dtype), dtype)
+                x = F.pad(x.to(grid.dtype), (0, -w % 4, 0, -h % 4), mode='replicate').to(dtype)
+            blocks = torch.stack([x[:, :, i::2, j::2] for i, j in PIXELS], dim=2).flatten(1, 2)
+            if dtype == torch.uint8:  # a table of the 256 values
+                table = to_linear(torch.arange(256, dtype=grid.dtype, device=x.device) / 255)
+                light = table.index_select(0, blocks.flatten().int()).view(blocks.shape)
+                blocks = blocks.to(grid.dtype) / 255
+            else:
+                blocks = _to_unit(blocks, dtype)
+                light = to_linear(blocks)
             stops, power, shoulder, mix = self._curves_of_blocks(blocks, picture, grid, strength)
-            blocks = self._expose(blocks, stops, power, shoulder, mix)
+            blocks = self._expose(light, stops, power, shoulder, mix)
         blocks = self._denoise(blocks, stops, strength)
-        blocks = (blocks * 255).round_().to(dtype) if dtype == torch.uint8 else blocks * 2 - 1
-        return F.pixel_shuffle(blocks, 2)[:, :, :h, :w]
+        return (blocks * 255).round_() if dtype == torch.uint8 else blocks * 2 - 1
 
     def _curves_of_blocks(self, blocks, picture, grid, strength):
         """(n, 1, h / 2, w / 2) each: stops, power, width of the shoulder in [0, 0.7) and mix in (0, 1)."""
@@ -223,13 +236,12 @@ class ExposureHead(nn.Module):
                 min(strength, 1) * 0.7 * torch.sigmoid(-shoulder - 3), torch.sigmoid(mix))
 
     @staticmethod
-    def _expose(x, stops, power, shoulder, mix):
+    def _expose(light, stops, power, shoulder, mix):
         """Curve in linear light v: t = 2^stops v^power below the knee; above, a hyperbola that ends in white at v = 1.
 
         The hyperbola k + (t - k) / (1 + c (t - k)) continues t with its slope at the knee k; c puts its end at 1. The
-        channels of x are those of the blocks, (n, 12, h, w) in [0, 1].
+        channels are those of the blocks, (n, 12, h, w): linear light in [0, 1] -> sRGB in [0, 1].
         """
-        light = to_linear(x)
         t = light * light.clamp_min(1e-6).log2().mul(power - 1).add_(stops).exp2_()  # 0 stays 0
         white = torch.exp2(stops)  # t of v = 1
         knee = (1 - shoulder) * white.clamp_max(1)
@@ -252,12 +264,13 @@ class ExposureHead(nn.Module):
         seen = torch.cat([blocks - 0.5, stops / 4], dim=1)
         if not torch.compiler.is_compiling():
             seen = seen.contiguous(memory_format=torch.channels_last)  # faster on CPUs
-        found = self.denoiser(seen).to(blocks.dtype)  # of each block of 4x4 pixels: 48 values, 12 shares
+        # Of each block of 4x4 pixels 48 values and 12 shares: of each block of 2x2 pixels 12, and 3 of the colours.
+        found = F.pixel_shuffle(self.denoiser(seen).to(blocks.dtype), 2)
+        if not torch.is_grad_enabled():
+            found = found.contiguous()  # what follows is faster in one layout
         colours = blocks.unflatten(1, (3, 4))
-        smooth = F.pixel_shuffle(found[:, :48], 2).unflatten(1, (3, 4))
-        smooth = smooth + _twice(F.avg_pool2d(colours.mean(2), 2)).unsqueeze(2)
-        shares = F.pixel_shuffle(torch.sigmoid(found[:, 48:]), 2)  # of the three colours
-        change = ((smooth - colours) * shares.unsqueeze(2)).flatten(1, 2)
+        smooth = found[:, :12].unflatten(1, (3, 4)) + _twice(F.avg_pool2d(colours.mean(2), 2)).unsqueeze(2)
+        change = ((smooth - colours) * torch.sigmoid(found[:, 12:]).unsqueeze(2)).flatten(1, 2)
         mean = F.avg_pool2d(change.mean(1, keepdim=True), 2)
         change = change - _twice(F.avg_pool2d(mean, 5, 1, 2, count_include_pad=False))
         return torch.addcmul(blocks, share, change).clamp(0, 1)

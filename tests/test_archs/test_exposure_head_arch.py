@@ -108,10 +108,10 @@ def test_denoising_leaves_brightness_alone(head):
 def test_curve_is_monotone_and_keeps_hues_where_it_should():
     stops, power, shoulder = torch.tensor([2.0, 1.1, 0.3]).view(3, 1, 1, 1, 1)
     grey = torch.linspace(0, 1, 256).view(1, 1, 1, -1).expand(1, 12, 1, -1)
-    y = ExposureHead._expose(grey, stops, power, shoulder, torch.tensor(0.5))
+    y = ExposureHead._expose(to_linear(grey), stops, power, shoulder, torch.tensor(0.5))
     assert (y[..., 1:] >= y[..., :-1]).all() and y[..., 0].max() == 0 and y[..., -1].min() > 1 - 1e-6
     colour = torch.tensor([0.3, 0.2, 0.1]).repeat_interleave(4).view(1, 12, 1, 1)
-    light = to_linear(ExposureHead._expose(colour, stops, power, shoulder, torch.tensor(1.0)))
+    light = to_linear(ExposureHead._expose(to_linear(colour), stops, power, shoulder, torch.tensor(1.0)))
     assert torch.allclose(light / light[:, :1], to_linear(colour) / to_linear(colour)[:, :1], atol=1e-4)
 
 
