@@ -168,7 +168,7 @@ TRAIN: Table = {
     'distill_opt': Option('section', "Loss of G's pictures against a teacher's (datasets: train: dataroot_teacher).",
                           optional=True),
     'detach_exposure': Option('flag', "G's tone curve learns from the cycle alone, not from fooling D_B.", False),
-    'cycle_jitter': Option('section', "Exposure and noise drawn for F's pictures on their way back to G.",
+    'cycle_jitter': Option('section', "Exposure, highlights and noise drawn for F's pictures on their way back to G.",
                            optional=True),
     'camera': Option('section', 'Takes a share of the normal images anew in the dark, instead of F.', optional=True),
     'cycle_low_weight': Option('number', "Factor of the low images' half of eq. 3.", 1, least=0),

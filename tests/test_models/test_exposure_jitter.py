@@ -39,8 +39,17 @@ def test_noise_and_range():
     assert extreme.min() >= -1 and extreme.max() <= 1
 
 
+def test_highlights_get_brighter_and_shadows_hardly():
+    torch.manual_seed(0)
+    x = torch.linspace(-1, 0, 16).expand(64, 3, 16, 16)  # up to 0.5
+    ratio = (ExposureJitter(highlights=1)(x) + 1) / (x + 1).clamp_min(1e-3)
+    assert (ratio[..., -1] > 0.99).all() and ratio[..., -1].max() > 1.9 and 1.3 < ratio[..., -1].mean() < 1.7
+    assert ratio[..., 4].mean() < 1.2 and (ratio[..., 8].mean() < ratio[..., -1].mean())
+    assert torch.isfinite(ExposureJitter(highlights=1)(torch.full((2, 3, 8, 8), -1.0))).all()
+
+
 def test_draws_follow_the_seed():
-    x, jitter = images(2), ExposureJitter(power=0.2, gain=0.4, channel=0.1, noise=0.01)
+    x, jitter = images(2), ExposureJitter(power=0.2, gain=0.4, channel=0.1, noise=0.01, highlights=1)
     torch.manual_seed(5)
     first = jitter(x)
     assert not torch.equal(first, jitter(x))
