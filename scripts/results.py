@@ -145,8 +145,9 @@ def write_rows(path: str, rows: dict[str, list[dict]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, ('method', 'recipe', 'commit', 'image', *FIGURES), lineterminator='\n')
     writer.writeheader()
-    writer.writerows({key: '' if value != value else value for key, value in row.items()}
-                     for method in rows.values() for row in method)
+    for row in (row for method in rows.values() for row in method):
+        writer.writerow({key: '' if isinstance(value, float) and math.isnan(value) else value
+                         for key, value in row.items()})
     os.makedirs(osp.dirname(path), exist_ok=True)
     atomic_write(path, text.getvalue().encode())
 

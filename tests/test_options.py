@@ -96,7 +96,13 @@ def test_each_stage_starts_from_the_one_before():
     assert curve and all(shapes[0][key] == shapes[1][key] for key in curve) and not full['path']['strict_load_g']
 
 
-@pytest.mark.full
+def test_each_part_of_the_default_model_starts_from_the_one_before():
+    first, *others = (load(LIST.with_name(f'train_everyday{stem}.yml')) for stem in ('', '_exposure', '_finetune'))
+    for opt, start in zip(others, (first, others[0])):
+        assert opt['path']['pretrain_network_g'] == f"experiments/{start['name']}/models/net_g_latest.pth"
+        assert opt['path']['param_key_g'] == 'params_ema' and opt['network_g'] == first['network_g']
+
+
 def test_train_lol_is_the_papers_schedule(tmp_path, monkeypatch, forked):
     """200 epochs of 445 images in batches of 8 are 11,125 optimizer steps, at a rate that reaches 0 after the last."""
     names = read_name_list(str(LIST), 'names') + [f'training{i}' for i in range(445)]

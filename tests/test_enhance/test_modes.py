@@ -3,7 +3,7 @@ import pytest
 import resource
 import torch
 
-from lowlight_cyclegan.archs import EMAResNetGenerator
+from lowlight_cyclegan.archs import EMAResNetGenerator, ZeroDCE
 from lowlight_cyclegan.enhance.guided import enhance_guided
 from lowlight_cyclegan.enhance.inference import prepare_for_inference
 from lowlight_cyclegan.enhance.modes import MODES, choose_mode, enhance_with_fallback, memory_needed
@@ -14,6 +14,7 @@ def test_choose_mode():
     assert choose_mode(400, 600, 'cpu', 'fp32', 4 * gigabyte)[0] == 'direct'
     assert choose_mode(400, 600, 'cpu', 'fp32', 0.25 * gigabyte)[0] == 'guided'
     assert choose_mode(1000, 1000, 'cpu', 'fp32', 1.1 * gigabyte)[0] == 'guided'
+    assert choose_mode(1000, 1000, 'cpu', 'fp32', 1.1 * gigabyte, ZeroDCE(num_feat=8))[0] == 'guided'
     assert choose_mode(1000, 1000, 'cpu', 'bf16', 1.1 * gigabyte)[0] == 'direct'
     assert choose_mode(1000, 1000, 'cpu', 'fp32', 1.1 * gigabyte, build())[0] == 'direct'
     assert choose_mode(3000, 4000, 'cpu', 'fp32', 1000 * gigabyte)[0] == 'guided'
