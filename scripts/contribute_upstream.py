@@ -9,6 +9,7 @@ setup.cfg says. Everything starts from the tree's last commit, so that a second 
 """
 import argparse
 import ast
+import functools
 import os
 import re
 import shutil
@@ -79,10 +80,15 @@ def statements(text):
     return sorted(found, key=lambda node: -node.lineno)
 
 
+@functools.cache
 def exports(part):
     """name -> module of what ``lowlight_cyclegan.<part>`` offers; BasicSR's packages do not list their classes."""
-    nodes = statements((ROOT / PACKAGE / part / '__init__.py').read_text(encoding='utf-8'))
-    return {alias.name: node.module for node in nodes for alias in node.names}
+    found = {}
+    for path in (ROOT / PACKAGE / part).glob('[!_]*.py'):
+        for node in ast.parse(path.read_text(encoding='utf-8')).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == '__all__':
+                found.update(dict.fromkeys(ast.literal_eval(node.value), path.stem))
+    return found
 
 
 def upstream_import(node, alias):

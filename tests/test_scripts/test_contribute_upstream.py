@@ -1,4 +1,5 @@
 """scripts/contribute_upstream.py, on a tree made of the installed BasicSR, which is the released source."""
+import ast
 import importlib.util
 import os
 import pytest
@@ -110,6 +111,37 @@ def test_files_are_where_basicsr_has_them(released, adopted):
         assert not re.search('lowlight_cyclegan(?!_model)|register_once', text), path
         if path.endswith('.py'):
             compile(text, path, 'exec')
+
+
+def test_imports_name_what_the_tree_has(released, adopted):
+    """BasicSR's packages hand nothing on that they do not import, unlike ours."""
+
+    def offered(path):
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                found |= {alias.asname or alias.name for alias in node.names}
+            elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                found.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+        return found
+
+    looked_at = 0
+    for path in files(adopted).keys() - files(released).keys():
+        if not path.endswith('.py'):
+            continue
+        for node in ast.walk(ast.parse((adopted / path).read_text(encoding='utf-8'))):
+            if not isinstance(node, ast.ImportFrom) or not (node.level or (node.module or '').startswith('basicsr')):
+                continue
+            above = Path(path).parents[node.level - 1].parts if node.level else ()
+            module = adopted.joinpath(*above, *(node.module or '').split('.'))
+            for alias in node.names:
+                looked_at += 1
+                file = module / '__init__.py' if module.is_dir() else module.with_suffix('.py')
+                assert ((module / f'{alias.name}.py').is_file() or (module / alias.name).is_dir()
+                        or alias.name in offered(file)), f'{path}: {ast.unparse(node)}'
+    assert looked_at > 100
 
 
 def test_the_contribution_requires_the_torch_that_we_do():
