@@ -9,6 +9,7 @@ Repairs that only turn a crash into a run serve every model; those that change w
 | `init_dist` | divides by the number of GPUs, picks the GPU by global rank, waits half an hour for a dead process |
 | `model_to_device` | asks CUDA for a device in a distributed run on the CPU |
 | `load_resume_state` | asks CUDA, searches the current folder, takes the newest file even when it is broken |
+| `mkdir_and_rename` | two folders that are put aside within one second get one name, which ends the second run |
 | `prefetch` | with ``prefetch_mode: cpu``, an error of the data leaves the run waiting for ever |
 | `EpochSampler` | EnlargedSampler ignores manual_seed, loses the last batch, restarts an interrupted epoch |
 """
@@ -26,7 +27,7 @@ from basicsr import train as train_script
 from basicsr.data.data_sampler import EnlargedSampler
 from basicsr.data.prefetch_dataloader import PrefetchGenerator
 from basicsr.models.base_model import BaseModel
-from basicsr.utils import dist_util, options, set_random_seed
+from basicsr.utils import dist_util, misc, options, set_random_seed
 from basicsr.utils.registry import MODEL_REGISTRY
 from collections.abc import Callable
 from copy import deepcopy
@@ -63,6 +64,7 @@ def apply(register: Callable[[], None]) -> None:
         module.parse_options = parse_options
     for module in (options, dist_util):
         module.init_dist = init_dist
+    misc.mkdir_and_rename = mkdir_and_rename  # of make_exp_dirs
     BaseModel.model_to_device = model_to_device
     PrefetchGenerator.run, PrefetchGenerator.__next__ = prefetch, next_prefetched
 
@@ -256,7 +258,21 @@ def mend_training_scripts(ours: bool, used: dict[str, Any]) -> None:
         if not isinstance(getattr(script.load_resume_state, '__self__', None), Resume):
             Resume(script)
         script.EnlargedSampler = EpochSampler if ours else EnlargedSampler
+        script.mkdir_and_rename = mkdir_and_rename
         script.copy_opt_file = partial(save_options, used) if ours else options.copy_opt_file
+
+
+def mkdir_and_rename(path: str) -> None:
+    """In place of BasicSR's: a folder that is there already is put aside, under a name that no other has."""
+    if osp.exists(path):
+        archive = first = f'{path}_archived_{misc.get_time_str()}'
+        number = 1
+        while osp.lexists(archive):
+            number += 1
+            archive = f'{first}_{number}'
+        print(f'Path already exists. Rename it to {archive}', flush=True)
+        os.rename(path, archive)
+    os.makedirs(path, exist_ok=True)
 
 
 def save_options(used: dict[str, Any], opt_file: str, experiments_root: str) -> None:

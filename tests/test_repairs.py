@@ -4,6 +4,7 @@ import sys
 import threading
 import torch
 import torch.distributed as dist
+from pathlib import Path
 from types import SimpleNamespace
 
 import lowlight_cyclegan
@@ -13,7 +14,7 @@ from basicsr import train as train_script  # noqa: E402
 from basicsr.data.data_sampler import EnlargedSampler  # noqa: E402
 from basicsr.data.prefetch_dataloader import CPUPrefetcher, PrefetchDataLoader  # noqa: E402
 from basicsr.models.base_model import BaseModel  # noqa: E402
-from basicsr.utils import options  # noqa: E402
+from basicsr.utils import misc, options  # noqa: E402
 from lowlight_cyclegan import config  # noqa: E402
 from lowlight_cyclegan import resume as resuming  # noqa: E402
 from lowlight_cyclegan.data.epoch_sampler import EpochSampler  # noqa: E402
@@ -138,6 +139,20 @@ def test_experiments_go_where_the_options_say(parse, toy_run):
     assert 'results_root' not in opt['path']  # BasicSR makes a folder of every key
     opt, _ = parse('--force_yml', 'path:experiments_root=runs')
     assert opt['path']['models'] == str(toy_run / 'runs' / 'toy' / 'models')
+
+
+def test_folders_put_aside_within_a_second_are_all_kept(parse, toy_run, monkeypatch):
+    """Runs that end before their first checkpoint and are started again at once."""
+    monkeypatch.setattr(misc, 'get_time_str', lambda: '20200101_000000')
+    opt, _ = parse()
+    experiment = Path(opt['path']['experiments_root'])
+    for number in range(4):
+        misc.make_exp_dirs(opt)
+        (experiment / 'mark').write_text(str(number))
+    kept = sorted(experiment.parent.glob('toy_archived_*'))
+    assert [(path.name[-17:], (path / 'mark').read_text()) for path in kept] == [
+        ('d_20200101_000000', '0'), ('20200101_000000_2', '1'), ('20200101_000000_3', '2')]
+    assert (experiment / 'mark').read_text() == '3'
 
 
 def test_options_are_saved_as_they_are_used(parse, toy_run):
