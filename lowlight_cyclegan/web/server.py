@@ -57,26 +57,30 @@ def serve(models: Sequence[str], host: str, port: int, device: str | None, limit
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         with tempfile.TemporaryDirectory(prefix=f'{FOLDER}{os.getpid()}_', ignore_cleanup_errors=True) as folder:
             loaders, worker = _loaders(models, device), ThreadPoolExecutor(1)
-            app = build_app(loaders, worker, folder, limits, root_path)
-            host, port = listener.getsockname()[:2]
-            print(f'Open http://{f"[{host}]" if ":" in host else host}:{port} in a browser. Ctrl+C stops.', flush=True)
-            if not ipaddress.ip_address(host).is_loopback:
-                print('Every machine that reaches this address can use the page.', flush=True)
-            # Open pages hold connections for good: they get no say in when the server ends.
-            server = uvicorn.Server(uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=1))
+            try:
+                app = build_app(loaders, worker, folder, limits, root_path)
+                host, port = listener.getsockname()[:2]
+                address = f'[{host}]' if ':' in host else host
+                print(f'Open http://{address}:{port} in a browser. Ctrl+C stops.', flush=True)
+                if not ipaddress.ip_address(host).is_loopback:
+                    print('Every machine that reaches this address can use the page.', flush=True)
+                # Open pages hold connections for good: they get no say in when the server ends.
+                server = uvicorn.Server(uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=1))
 
-            def load() -> None:
-                try:
-                    for loader in loaders.values():
-                        loader()
-                except BaseException:
-                    server.should_exit = True
-                    raise
+                def load() -> None:
+                    try:
+                        for loader in loaders.values():
+                            loader()
+                    except BaseException:
+                        server.should_exit = True
+                        raise
 
-            loading = worker.submit(load)
-            server.run(sockets=[listener])
-            if loading.done():
-                loading.result()
+                loading = worker.submit(load)
+                server.run(sockets=[listener])
+                if loading.done():
+                    loading.result()
+            finally:  # Python forgets a thread whose start was interrupted, and would wait for it for ever
+                worker.shutdown(cancel_futures=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:

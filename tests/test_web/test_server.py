@@ -56,6 +56,26 @@ def served(tmp_path):
         process.wait()
 
 
+def test_an_interruption_while_the_worker_starts_ends_the_page(tmp_path):
+    """Python registers a pool's thread after its start: in between, nothing would wake it at the end."""
+    code = (
+        'import sys, threading, lowlight_cyclegan.web.server as server\n'
+        'from lowlight_cyclegan.web.limits import Limits\n'
+        'start = threading.Thread.start\n'
+        'def interrupted(thread):\n'
+        '    start(thread)\n'
+        "    if 'ThreadPoolExecutor' in thread.name:\n"
+        '        raise KeyboardInterrupt\n'
+        'kept = []\n'  # as the page keeps its worker: one that nobody keeps would end by itself
+        'server.build_app = lambda *args: kept.append(args)\n'
+        'threading.Thread.start = interrupted\n'
+        "server.serve(['lite'], '127.0.0.1', 0, 'cpu', Limits())\n")
+    done = subprocess.run([sys.executable, '-c', code], env={**os.environ, 'TMPDIR': str(tmp_path)}, timeout=60,
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, '') and 'Open http' in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.full
 @pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='memory is read from /proc')
 def test_twenty_uploads_at_once(served):
